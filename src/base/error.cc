@@ -1,0 +1,76 @@
+#include "base/error.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include "base/assert.h"
+
+namespace duplex {
+namespace {
+
+struct CodeText {
+  std::string_view name;
+  std::string_view meaning;
+};
+
+CodeText text_of(Code code) {
+  switch (code) {
+    case Code::kInvalid: return {"e_invalid", "the request is not valid"};
+    case Code::kNoVolume: return {"e_novol", "no such volume"};
+    case Code::kNoDevice: return {"e_nodev", "no such device, or it is absent"};
+    case Code::kNoName: return {"e_noname", "no such object"};
+    case Code::kState: return {"e_state", "not allowed in the current state"};
+    case Code::kSize: return {"e_size", "sizes or ranges do not fit"};
+    case Code::kBusy: return {"e_busy", "in use by another operation or client"};
+    case Code::kExists: return {"e_exists", "the name is taken"};
+    case Code::kWriteProtected: return {"e_wp", "write to a write-inhibited volume"};
+    case Code::kMediumRead: return {"e_medium_r", "unrecoverable read error of a device"};
+    case Code::kMediumWrite: return {"e_medium_w", "unrecoverable write error of a device"};
+    case Code::kFlushLost: return {"e_flush", "a flush failed, unflushed writes may be lost"};
+    case Code::kNoSpace: return {"e_nospace", "no space left"};
+    case Code::kTimeout: return {"e_timeout", "took longer than allowed"};
+    case Code::kPartial: return {"e_partial", "the outcome is not uniform"};
+    case Code::kNotSupported: return {"e_notsup", "not supported here"};
+    case Code::kCorrupt: return {"e_corrupt", "stored bytes fail their check"};
+    case Code::kStale: return {"e_stale", "stored state is older than its devices"};
+    case Code::kDenied: return {"e_denied", "not permitted"};
+    case Code::kShutdown: return {"e_shutdown", "the array is stopping"};
+    case Code::kConnection: return {"e_connection", "the connection is gone"};
+    case Code::kSystem: return {"e_system", "the operating system refused"};
+  }
+  ASSERT(false);
+}
+
+}  // namespace
+
+std::string_view code_name(Code code) { return text_of(code).name; }
+
+Error::Error(Code code, std::string message, std::string next)
+    : code_(code), text_(std::make_shared<const Text>(Text{std::move(message), std::move(next)})) {}
+
+std::string_view Error::message() const {
+  return text_ ? std::string_view(text_->message) : text_of(code_).meaning;
+}
+
+std::string_view Error::next() const { return text_ ? std::string_view(text_->next) : ""; }
+
+std::string Error::describe() const {
+  std::string out(message());
+  if (!next().empty()) out.append(" (next: ").append(next()).append(")");
+  return out;
+}
+
+Error system_error(int errnum, std::string_view what, std::string next) {
+  char buffer[128];
+  std::string message(what);
+  message.append(": ").append(strerror_r(errnum, buffer, sizeof buffer));
+  Code code = Code::kSystem;
+  if (errnum == ENOSPC || errnum == EDQUOT) code = Code::kNoSpace;
+  if (errnum == EACCES || errnum == EPERM) code = Code::kDenied;
+  if (errnum == ENOENT || errnum == ENODEV || errnum == ENXIO) code = Code::kNoDevice;
+  if (errnum == EBUSY || errnum == EAGAIN) code = Code::kBusy;
+  if (errnum == EOPNOTSUPP) code = Code::kNotSupported;
+  return Error(code, std::move(message), std::move(next));
+}
+
+}  // namespace duplex
