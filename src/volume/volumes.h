@@ -1,0 +1,71 @@
+// Volumes: all volumes of an array by name and number; creates, resizes, deletes, opens them.
+//
+// Owner: the array. Thread: control core. Each volume is placed on the reactor with the fewest
+// volumes. Every change is one store transaction (promise P8).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "base/event.h"
+#include "meta/store.h"
+#include "pool/pool.h"
+#include "rt/task.h"
+#include "rt/world.h"
+#include "volume/volume.h"
+
+namespace duplex::volume {
+
+struct CreateVolume {
+  std::string name;
+  uint64_t size_bytes = 0;      // rounded up to whole blocks
+  VolumeNumber number;          // 0: the lowest free one
+  std::string backing;          // empty: "PD<id>"
+  std::string device;           // empty: any
+  bool thick = false;
+};
+
+struct VolumeInfo {
+  VolumeNumber number;
+  std::string name;
+  uint64_t size_bytes = 0;
+  uint64_t allocated_bytes = 0;
+  std::string backing;
+  std::string device;           // restriction, or empty
+  bool thick = false;
+  bool damaged = false;
+  int64_t created_us = 0;
+  size_t core = 0;              // index of its reactor
+  std::vector<std::string> clients;
+  VolumeStats stats;
+};
+
+class Volumes : public Exports {
+ public:
+  static rt::Task<Result<std::unique_ptr<Volumes>>> open(rt::World& world, meta::Store& store, pool::Pool& pool,
+                                                         EventSink& events, const meta::Snapshot& snapshot);
+  // Disconnects clients and waits for their requests; nothing is opened any more.
+  virtual rt::Task<> stop() = 0;
+
+  // Same name and same definition again: success (created = false). Different: kExists.
+  struct Created {
+    VolumeInfo info;
+    bool created;
+  };
+  virtual rt::Task<Result<Created>> create(CreateVolume request) = 0;
+  // kBusy with the clients, unless `disconnect`: then they are disconnected first.
+  virtual rt::Task<Result<void>> remove(std::string name, bool disconnect) = 0;
+  // Growing is online. Shrinking below data that is allocated is refused (kState, naming the
+  // bytes that would be lost) unless `discard`.
+  virtual rt::Task<Result<VolumeInfo>> resize(std::string name, uint64_t size_bytes, bool discard) = 0;
+
+  virtual std::vector<VolumeInfo> infos() const = 0;
+  // `name`: NAME, 0xNUMBER.
+  virtual Result<VolumeInfo> info(const std::string& name) const = 0;
+  virtual rt::Task<Result<std::vector<pool::ExtentRun>>> extents(std::string name) = 0;
+};
+
+}  // namespace duplex::volume
