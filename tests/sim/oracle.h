@@ -1,0 +1,113 @@
+// Oracle: the judge of promises P1 (acknowledged and flushed is never lost) and P2 (reads are
+// linearizable per sector) for one volume. It shares no code with the array.
+//
+// Per 512-byte sector it remembers every write ("version") that a read may still return. Every
+// written sector carries a tag of its own, so a read names the write it saw; bytes that are no
+// tag's image were never written here and are a violation by themselves (planted secrets are
+// found this way).
+//
+// Rules, for a version v of a sector and an observer that starts at time s:
+//   1. v is out when a write w that started after v ended is *certain* at s: answered with
+//      success before s, and not at risk since.
+//   2. v is out once a read that ended before s returned a version that started after v ended
+//      (no going back in time).
+//   3. After a power cut at c only *durable* writes are certain: answered with success before a
+//      successful flush was issued, or written with FUA. What had ended by c is one unknown
+//      constant from then on: the first read of one of these versions rules the others out.
+//   4. When a device loses its cache without a power cut (a failed flush), 3 holds likewise, and
+//      the next flush of a volume with answered, unflushed writes must fail.
+//   5. A write answered with an error has ended, but is never certain.
+// Times are a counter that rises with every call of the workload, so ties do not exist.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace duplex::simtest {
+
+inline constexpr uint64_t kSector = 512;
+
+using Tag = uint64_t;  // 0: zeroes
+using Time = uint64_t;
+
+class Oracle {
+ public:
+  // `key`: 16 bits, part of every tag, so that data of another volume is foreign here.
+  Oracle(uint16_t key, uint64_t sectors) : key_(key), sectors_(sectors) {}
+
+  // A write of whole sectors is about to be issued; zero: zeroes instead of tags.
+  uint32_t begin_write(Time now, uint64_t first, uint64_t count, bool zero);
+  // The bytes of the whole write.
+  void fill(uint32_t write, std::span<std::byte> out) const;
+  // The reply came. `durable`: success with FUA.
+  void end_write(Time now, uint32_t write, bool success, bool durable);
+
+  void begin_flush(Time now) { flushes_.push_back(now); }
+  void end_flush(Time now, Time issued, bool success);
+
+  void begin_read(Time now) { reads_.push_back(now); }
+  // `bytes` of the sectors from `first` on; empty when the read failed.
+  void end_read(Time now, Time started, uint64_t first, std::span<const std::byte> bytes);
+
+  void power_cut(Time now);
+  void killed(Time now);
+  // Rule 4, told by whoever injected the fault.
+  void cache_lost(Time now);
+
+  // New size; sectors that appear are zero, durably.
+  void resize(uint64_t sectors);
+
+  // The first violation, or empty.
+  const std::string& violation() const { return violation_; }
+  uint64_t sectors() const { return sectors_.size(); }
+
+  static void image_of(Tag tag, uint64_t sector, std::span<std::byte> out);
+  // nullopt when the bytes are no tag's image at this sector.
+  static std::optional<Tag> tag_of(std::span<const std::byte> bytes, uint64_t sector);
+
+ private:
+  static constexpr Time kNever = UINT64_MAX;
+  struct Version {
+    Tag tag = 0;
+    Time start = 0;
+    Time end = kNever;          // kNever: in flight
+    bool success = false;       // answered with success and not at risk since
+    bool durable = false;
+    Time out_since = kNever;    // rule 2
+  };
+  struct Write {
+    uint64_t first;
+    uint64_t count;
+    Time start;
+    Time end;
+    bool zero;
+    bool tainted;  // in flight when a cache was lost: its success is not certain
+  };
+  using Sector = std::vector<Version>;  // empty: one durable version of zeroes since time 0
+
+  static Sector& opened(Sector& sector);
+  Tag tag_for(uint32_t write, bool zero) const;
+  void prune(Sector& sector) const;
+  bool allowed(const Sector& sector, const Version& v, Time started) const;
+  void observe(Sector& sector, size_t seen, Time now);
+  void lose_unflushed(Time now, bool power);
+  void violate(std::string text);
+  std::string describe(const Sector& sector) const;
+
+  uint16_t key_;
+  uint32_t next_write_ = 1;
+  std::vector<Sector> sectors_;
+  std::unordered_map<uint32_t, Write> in_flight_;
+  std::vector<Write> unflushed_;  // answered with success, not yet durable
+  std::vector<Time> flushes_;     // issued, not yet answered
+  std::vector<Time> reads_;       // issued, not yet answered
+  Time last_loss_ = 0;            // rules 3 and 4
+  bool flush_must_fail_ = false;
+  std::string violation_;
+};
+
+}  // namespace duplex::simtest

@@ -1,0 +1,182 @@
+// The judge is judged: each rule of the oracle accepts what it must and refuses what it must.
+#include "sim/oracle.h"
+
+#include <gtest/gtest.h>
+
+namespace duplex::simtest {
+namespace {
+
+// Drives an oracle of 8 sectors by hand; image(w) is what a read of sector 0 returns after write w.
+class OracleTest : public testing::Test {
+ protected:
+  uint32_t write(bool success = true, bool durable = false) {
+    const uint32_t id = start();
+    end(id, success, durable);
+    return id;
+  }
+  uint32_t start() {
+    const uint32_t id = oracle.begin_write(++now, 0, 1, false);
+    images[id].resize(kSector);
+    oracle.fill(id, images[id]);
+    return id;
+  }
+  void end(uint32_t id, bool success = true, bool durable = false) { oracle.end_write(++now, id, success, durable); }
+  void flush(bool success = true) {
+    const Time issued = ++now;
+    oracle.begin_flush(issued);
+    oracle.end_flush(++now, issued, success);
+  }
+  void read(const std::vector<std::byte>& bytes) {
+    const Time started = ++now;
+    oracle.begin_read(started);
+    oracle.end_read(++now, started, 0, bytes);
+  }
+  void read(uint32_t id) { read(images.at(id)); }
+  bool bad() const { return !oracle.violation().empty(); }
+
+  Oracle oracle{7, 8};
+  Time now = 0;
+  std::unordered_map<uint32_t, std::vector<std::byte>> images;
+  const std::vector<std::byte> zeroes = std::vector<std::byte>(kSector);
+};
+
+TEST_F(OracleTest, AReadReturnsTheLastWrite) {
+  write();
+  const uint32_t second = write();
+  read(second);
+  EXPECT_FALSE(bad()) << oracle.violation();
+}
+
+TEST_F(OracleTest, AnOverwrittenValueIsAViolation) {
+  const uint32_t first = write();
+  write();
+  read(first);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, ConcurrentWritesMayEndInEitherOrderButNotGoBack) {
+  const uint32_t a = start();
+  const uint32_t b = start();
+  end(a);
+  end(b);
+  read(a);
+  EXPECT_FALSE(bad());
+  read(a);
+  EXPECT_FALSE(bad());
+}
+
+TEST_F(OracleTest, AReadThatGoesBackInTimeIsAViolation) {
+  const uint32_t a = write();
+  const uint32_t b = start();
+  read(b);
+  EXPECT_FALSE(bad());
+  read(a);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, BytesNobodyWroteAreAViolation) {
+  read(std::vector<std::byte>(kSector, std::byte{0x5a}));
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, DataOfAnotherSectorIsAViolation) {
+  const uint32_t a = write();
+  const Time started = ++now;
+  oracle.begin_read(started);
+  oracle.end_read(++now, started, 1, images[a]);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, AFailedWriteMayOrMayNotBeThere) {
+  const uint32_t a = write();
+  const uint32_t b = write(false);
+  read(a);
+  EXPECT_FALSE(bad());
+  read(b);
+  EXPECT_FALSE(bad());
+}
+
+TEST_F(OracleTest, AfterAPowerCutAnUnflushedWriteMayBeGone) {
+  const uint32_t a = write();
+  flush();
+  write();
+  oracle.power_cut(++now);
+  read(a);
+  EXPECT_FALSE(bad()) << oracle.violation();
+}
+
+TEST_F(OracleTest, AfterAPowerCutAFlushedWriteMustBeThere) {
+  const uint32_t a = write();
+  write();
+  flush();
+  oracle.power_cut(++now);
+  read(a);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, FuaIsDurableWithoutAFlush) {
+  write();
+  write(true, true);
+  oracle.power_cut(++now);
+  read(zeroes);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, AFlushIssuedBeforeTheReplyDoesNotCoverTheWrite) {
+  const uint32_t a = start();
+  const Time issued = ++now;
+  oracle.begin_flush(issued);
+  end(a);
+  oracle.end_flush(++now, issued, true);
+  oracle.power_cut(++now);
+  read(zeroes);
+  EXPECT_FALSE(bad()) << oracle.violation();
+}
+
+TEST_F(OracleTest, AfterAPowerCutTheContentIsOneConstant) {
+  const uint32_t a = write();
+  const uint32_t b = write();
+  oracle.power_cut(++now);
+  read(a);
+  EXPECT_FALSE(bad());
+  read(b);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, AKillKeepsWhatWasAnswered) {
+  write();
+  write();
+  oracle.killed(++now);
+  read(zeroes);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, AfterACacheLossTheNextFlushMustFail) {
+  write();
+  oracle.cache_lost(++now);
+  flush();
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, AfterACacheLossThatWasToldTheNextFlushMayGoWell) {
+  const uint32_t a = write();
+  flush();
+  write();
+  oracle.cache_lost(++now);
+  flush(false);
+  flush();
+  read(a);
+  EXPECT_FALSE(bad()) << oracle.violation();
+}
+
+TEST_F(OracleTest, AFailedFlushMakesNothingDurableLater) {
+  write();
+  flush(false);
+  flush();
+  oracle.power_cut(++now);
+  read(zeroes);
+  EXPECT_FALSE(bad()) << oracle.violation();
+}
+
+}  // namespace
+}  // namespace duplex::simtest
