@@ -40,8 +40,8 @@ struct DeviceLabel {
   uint64_t sequence = 0;
   ArrayId array_id;
   std::string array_name;
-  Uuid array_uuid;    // the array, for good
-  Uuid incarnation;   // of the store; new after a rebuild
+  Uuid array_uuid;   // the array, for good
+  Uuid incarnation;  // of the store; new after a rebuild
   DeviceId id;
   Uuid uuid;
   std::string name;
@@ -56,7 +56,8 @@ struct DeviceLabel {
 
 // kLabelBytes long. At most kMaxDevices devices.
 std::vector<std::byte> encode_label(const DeviceLabel& label);
-// kCorrupt: not a label, or damaged. kNotSupported: written by a newer version (the message says so).
+// kCorrupt: not a label, or damaged. kNotSupported: written by a newer version (the message says
+// so).
 Result<DeviceLabel> decode_label(std::span<const std::byte> bytes);
 // True if the bytes begin like a label of ours, valid or not.
 bool looks_like_label(std::span<const std::byte> bytes);
