@@ -16,11 +16,13 @@ uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-void take_out(std::vector<Time>& times, Time time) {
+// False when it is not there: the request was cut off by a crash meanwhile.
+bool take_out(std::vector<Time>& times, Time time) {
   const auto it = std::find(times.begin(), times.end(), time);
-  ASSERT(it != times.end());
+  if (it == times.end()) return false;
   *it = times.back();
   times.pop_back();
+  return true;
 }
 
 }  // namespace
@@ -78,7 +80,7 @@ void Oracle::fill(uint32_t write, std::span<std::byte> out) const {
 
 void Oracle::end_write(Time now, uint32_t write, bool success, bool durable) {
   const auto it = in_flight_.find(write);
-  ASSERT(it != in_flight_.end());
+  if (it == in_flight_.end()) return;
   Write w = it->second;
   in_flight_.erase(it);
   w.end = now;
@@ -96,7 +98,7 @@ void Oracle::end_write(Time now, uint32_t write, bool success, bool durable) {
 }
 
 void Oracle::end_flush(Time now, Time issued, bool success) {
-  take_out(flushes_, issued);
+  if (!take_out(flushes_, issued)) return;
   if (!success) {
     // What was unflushed is not durable, and no later flush makes it so.
     flush_must_fail_ = false;
@@ -141,7 +143,7 @@ void Oracle::observe(Sector& sector, size_t seen, Time now) {
 }
 
 void Oracle::end_read(Time now, Time started, uint64_t first, std::span<const std::byte> bytes) {
-  take_out(reads_, started);
+  if (!take_out(reads_, started)) return;
   for (uint64_t i = 0; i < bytes.size() / kSector; ++i) {
     const uint64_t number = first + i;
     if (number >= sectors_.size()) return;  // shrunk meanwhile

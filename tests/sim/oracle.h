@@ -43,7 +43,8 @@ class Oracle {
   uint32_t begin_write(Time now, uint64_t first, uint64_t count, bool zero);
   // The bytes of the whole write.
   void fill(uint32_t write, std::span<std::byte> out) const;
-  // The reply came. `durable`: success with FUA.
+  // The reply came. `durable`: success with FUA. A write whose connection is gone is not ended: it
+  // may still land until the machine stops. Replies of requests that a crash cut off are ignored.
   void end_write(Time now, uint32_t write, bool success, bool durable);
 
   void begin_flush(Time now) { flushes_.push_back(now); }
