@@ -102,7 +102,9 @@ struct EventRow {
   Event event;
 };
 
-// Changes. A put replaces the row with the same key or adds it.
+// Changes. A put replaces the row with the same key or adds it; a drop or set of a row that is not
+// there is refused (kState), and so is a change that leaves a reference to nothing: within a
+// transaction a device or backing is put before what names it and dropped after.
 struct PutArray { ArrayRow row; };
 struct PutDevice { DeviceRow row; };
 struct DropDevice { DeviceId id; };          // its extents must be unmapped and scrubbed before
@@ -119,8 +121,9 @@ struct PutJob { JobRow row; };
 struct DropJob { uint32_t id; };
 struct AddEvent { EventRow row; };
 
-using Change = std::variant<PutArray, PutDevice, DropDevice, SetCleanExtents, SetLogSequence, PutBacking, DropBacking,
-                            PutVolume, DropVolume, MapExtent, UnmapExtent, Scrubbed, PutJob, DropJob, AddEvent>;
+using Change = std::variant<PutArray, PutDevice, DropDevice, SetCleanExtents, SetLogSequence,
+                            PutBacking, DropBacking, PutVolume, DropVolume, MapExtent, UnmapExtent,
+                            Scrubbed, PutJob, DropJob, AddEvent>;
 
 // All or nothing, durable before the commit returns.
 using Transaction = std::vector<Change>;
@@ -134,6 +137,7 @@ struct Snapshot {
   std::vector<ExtentRow> extents;  // by backing, then le
   std::vector<ScrubRow> scrub;
   std::vector<JobRow> jobs;
+  bool operator==(const Snapshot&) const = default;
 };
 
 }  // namespace duplex::meta

@@ -7,7 +7,8 @@
 // together share one fsync (group commit), and one that fails (constraint) does not take others
 // with it; 3. after the first failed write or flush nothing is committed any more, every later
 // commit fails with the first cause (a failed flush is never retried into success; reopen
-// recovers); 4. one process per state directory (lock file).
+// recovers); 4. one process per state directory (lock file); 5. a full file system (kNoSpace)
+// changes nothing and breaks nothing: commits succeed again when there is space.
 // SQLite: WAL, exclusive locking, synchronous=FULL, through a VFS of ours over rt::SyncFiles.
 #pragma once
 
@@ -17,6 +18,7 @@
 
 #include "base/error.h"
 #include "meta/rows.h"
+#include "rt/clock.h"
 #include "rt/executor.h"
 #include "rt/file.h"
 #include "rt/task.h"
@@ -43,7 +45,8 @@ class Store {
   // Everything at once, at start.
   virtual rt::Task<Result<Snapshot>> load() = 0;
   virtual rt::Task<Result<void>> commit(Transaction transaction) = 0;
-  // Newest last; `after_id` 0 for all, at most `limit`. The store keeps the last 10,000 events.
+  // Newest last, at most `limit`: those that follow `after_id`, or with 0 the newest ones. The store
+  // keeps the last 10,000 events.
   virtual rt::Task<Result<std::vector<EventRow>>> events(uint64_t after_id, size_t limit) = 0;
   // Checkpoints and closes; nothing may be committed afterwards. The destructor alone is a crash.
   virtual rt::Task<Result<void>> close() = 0;

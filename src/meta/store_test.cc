@@ -1,0 +1,318 @@
+#include "meta/store.h"
+
+#include <gtest/gtest.h>
+
+#include "meta/schema.h"
+#include "meta/sqlite.h"
+#include "meta/tables.h"
+#include "meta/test_world.h"
+
+namespace duplex::meta {
+namespace {
+
+using test::Loss;
+using test::Machine;
+using test::MemoryFiles;
+
+using Opened = Result<std::unique_ptr<Store>>;
+
+StoreOptions options() { return {"/var/lib/duplex", ArrayId(0x400104), "west", false}; }
+
+DeviceRow device_row(uint16_t n) {
+  DeviceRow row;
+  row.id = DeviceId(n);
+  row.uuid = Uuid::from_random(n, 1);
+  row.name = "disk" + std::to_string(n);
+  row.path = "/dev/disk" + std::to_string(n);
+  row.size_bytes = kMaxBytes;
+  row.extent_bytes = kDefaultExtentBytes;
+  row.extent_count = 1000;
+  row.log_offset = 128 * kKiB;
+  row.log_bytes = kMiB;
+  row.data_offset = 4 * kMiB;
+  row.clean_extents = 5;
+  row.log_sequence = UINT64_MAX;
+  return row;
+}
+BackingRow backing_row(uint32_t n, uint16_t device = 0) {
+  return {BackingId(n), Uuid::from_random(n, 2), "PD" + std::to_string(n), 10 * kGiB,
+          n % 2 == 0,   DeviceId(device)};
+}
+VolumeRow volume_row(uint16_t n, uint32_t backing) {
+  return {VolumeNumber(n),
+          "vol" + std::to_string(n),
+          10 * kGiB,
+          BackingId(backing),
+          Uuid::from_random(n, 3),
+          n % 2 == 0,
+          -5};
+}
+ExtentRow extent_row(uint32_t backing, uint32_t le, uint16_t device, uint32_t pe) {
+  return {BackingId(backing), LogicalExtent(le), DeviceId(device), PhysicalExtent(pe)};
+}
+JobRow job_row(uint32_t id) {
+  return {id, "import", "db", "/tmp/a b'\"", "running", "", 1, UINT64_MAX, 0, 7, 0};
+}
+EventRow event_row(std::string text) {
+  return {0, 99, {Severity::kWarning, "pool_full", "pool", std::move(text), "duplex device add"}};
+}
+
+// A store with two devices, two backings and a volume.
+Transaction base_rows() {
+  return {PutDevice{device_row(1)}, PutDevice{device_row(2)}, PutBacking{backing_row(1)},
+          PutBacking{backing_row(2, 2)}, PutVolume{volume_row(1, 1)}};
+}
+
+class StoreTest : public testing::Test {
+ protected:
+  Opened open(StoreOptions with = options()) {
+    return machine.run(Store::open(files, machine.store, machine.rng, std::move(with)));
+  }
+  void open_store() {
+    auto opened = open();
+    ASSERT_TRUE(opened) << opened.error().describe();
+    store = *std::move(opened);
+  }
+  Result<void> commit(Transaction transaction) {
+    return machine.run(store->commit(std::move(transaction)));
+  }
+  Snapshot load() {
+    auto snapshot = machine.run(store->load());
+    EXPECT_TRUE(snapshot) << snapshot.error().describe();
+    return snapshot ? *snapshot : Snapshot{};
+  }
+  void reopen() {
+    ASSERT_TRUE(machine.run(store->close()));
+    store.reset();
+    open_store();
+  }
+  Code refusal(Transaction transaction) {
+    const Snapshot before = load();
+    const auto result = commit(std::move(transaction));
+    EXPECT_EQ(load(), before);
+    return result ? Code::kSystem : result.error().code();
+  }
+
+  MemoryFiles files;
+  Machine machine;
+  std::unique_ptr<Store> store;
+};
+
+TEST_F(StoreTest, ANewStoreKnowsItsArray) {
+  open_store();
+  const Snapshot snapshot = load();
+  EXPECT_EQ(snapshot.array.id, ArrayId(0x400104));
+  EXPECT_EQ(snapshot.array.name, "west");
+  EXPECT_FALSE(snapshot.array.uuid.is_null());
+  EXPECT_NE(snapshot.array.uuid, snapshot.array.incarnation);
+  EXPECT_TRUE(snapshot.devices.empty());
+  reopen();
+  EXPECT_EQ(load(), snapshot);
+}
+
+TEST_F(StoreTest, EveryKindOfChangeComesBackFromLoad) {
+  open_store();
+  Snapshot expected = load();
+  expected.array.epoch = UINT64_MAX;
+  expected.array.last_backing = UINT32_MAX;
+  expected.array.last_job = 3;
+  expected.array.clean_stop = true;
+  Transaction all = base_rows();
+  all.push_back(PutArray{expected.array});
+  all.push_back(PutDevice{device_row(3)});
+  all.push_back(DropDevice{DeviceId(3)});
+  all.push_back(SetCleanExtents{DeviceId(1), 77});
+  all.push_back(SetLogSequence{DeviceId(2), 78});
+  all.push_back(PutBacking{backing_row(3)});
+  all.push_back(DropBacking{BackingId(3)});
+  all.push_back(PutVolume{volume_row(2, 2)});
+  all.push_back(DropVolume{VolumeNumber(2)});
+  for (uint32_t le : {7u, 0u, 3u}) all.push_back(MapExtent{extent_row(1, le, 1, 10 + le)});
+  all.push_back(MapExtent{extent_row(2, 0, 2, 10)});
+  all.push_back(UnmapExtent{extent_row(1, 3, 1, 13)});
+  all.push_back(UnmapExtent{extent_row(1, 7, 1, 17)});
+  all.push_back(Scrubbed{{DeviceId(1), PhysicalExtent(13)}});
+  all.push_back(PutJob{job_row(1)});
+  all.push_back(PutJob{job_row(2)});
+  all.push_back(DropJob{1});
+  all.push_back(AddEvent{event_row("full")});
+  const auto done = commit(all);
+  ASSERT_TRUE(done) << done.error().describe();
+
+  expected.devices = {device_row(1), device_row(2)};
+  expected.devices[0].clean_extents = 77;
+  expected.devices[1].log_sequence = 78;
+  expected.backings = {backing_row(1), backing_row(2, 2)};
+  expected.volumes = {volume_row(1, 1)};
+  expected.extents = {extent_row(1, 0, 1, 10), extent_row(2, 0, 2, 10)};
+  expected.scrub = {{DeviceId(1), PhysicalExtent(17)}};
+  expected.jobs = {job_row(2)};
+  EXPECT_EQ(load(), expected);
+  reopen();
+  EXPECT_EQ(load(), expected);
+  const auto events = machine.run(store->events(0, 10));
+  ASSERT_TRUE(events);
+  ASSERT_EQ(events->size(), 1u);
+  EXPECT_EQ((*events)[0].event.text, "full");
+  EXPECT_EQ((*events)[0].event.severity, Severity::kWarning);
+  EXPECT_EQ((*events)[0].id, 1u);
+}
+
+TEST_F(StoreTest, APutReplacesTheRowOfItsKey) {
+  open_store();
+  ASSERT_TRUE(commit(base_rows()));
+  DeviceRow device = device_row(1);
+  device.path = "/dev/moved";
+  VolumeRow volume = volume_row(1, 2);
+  volume.name = "renamed";
+  BackingRow backing = backing_row(2);  // from any device now
+  ASSERT_TRUE(commit({PutDevice{device}, PutVolume{volume}, PutBacking{backing}}));
+  const Snapshot snapshot = load();
+  EXPECT_EQ(snapshot.devices[0], device);
+  EXPECT_EQ(snapshot.volumes, std::vector{volume});
+  EXPECT_EQ(snapshot.backings[1], backing);
+}
+
+TEST_F(StoreTest, AChangeThatContradictsTheStateIsRefusedWhole) {
+  open_store();
+  ASSERT_TRUE(commit(base_rows()));
+  ASSERT_TRUE(commit({MapExtent{extent_row(1, 0, 1, 5)}, MapExtent{extent_row(1, 1, 1, 6)},
+                      UnmapExtent{extent_row(1, 1, 1, 6)}}));
+  const auto refused = [&](Change change) {
+    return refusal({PutJob{job_row(9)}, std::move(change)}) == Code::kState;
+  };
+  EXPECT_TRUE(refused(MapExtent{extent_row(2, 0, 1, 5)})) << "two owners of one extent";
+  EXPECT_TRUE(refused(MapExtent{extent_row(1, 0, 1, 7)})) << "two places of one extent";
+  EXPECT_TRUE(refused(MapExtent{extent_row(1, 2, 1, 6)})) << "an extent that is not scrubbed";
+  EXPECT_TRUE(refused(MapExtent{extent_row(9, 0, 1, 7)})) << "no such backing";
+  EXPECT_TRUE(refused(MapExtent{extent_row(1, 2, 9, 7)})) << "no such device";
+  EXPECT_TRUE(refused(UnmapExtent{extent_row(1, 0, 1, 8)})) << "mapped elsewhere";
+  EXPECT_TRUE(refused(UnmapExtent{extent_row(1, 4, 1, 8)})) << "not mapped";
+  EXPECT_TRUE(refused(Scrubbed{{DeviceId(1), PhysicalExtent(5)}})) << "in use";
+  EXPECT_TRUE(refused(DropDevice{DeviceId(1)})) << "holds extents";
+  EXPECT_TRUE(refused(DropDevice{DeviceId(2)})) << "a backing is bound to it";
+  EXPECT_TRUE(refused(DropDevice{DeviceId(9)})) << "no such device";
+  EXPECT_TRUE(refused(DropBacking{BackingId(1)})) << "a volume points at it";
+  EXPECT_TRUE(refused(DropVolume{VolumeNumber(9)})) << "no such volume";
+  EXPECT_TRUE(refused(DropJob{5})) << "no such job";
+  EXPECT_TRUE(refused(SetCleanExtents{DeviceId(9), 1})) << "no such device";
+  EXPECT_TRUE(refused(SetLogSequence{DeviceId(9), 1})) << "no such device";
+  EXPECT_TRUE(refused(PutVolume{volume_row(2, 9)})) << "no such backing";
+  DeviceRow device = device_row(3);
+  device.name = "disk1";
+  EXPECT_TRUE(refused(PutDevice{device})) << "the name is taken";
+  EXPECT_TRUE(commit({PutJob{job_row(9)}})) << "the store goes on";
+}
+
+TEST_F(StoreTest, EventsAreNumberedAndOnlyTheNewestAreKept) {
+  open_store();
+  for (int batch = 0; batch < 11; ++batch) {
+    Transaction many;
+    for (int i = 0; i < 1000; ++i)
+      many.push_back(AddEvent{event_row(std::to_string(batch * 1000 + i))});
+    ASSERT_TRUE(commit(std::move(many)));
+  }
+  const auto all = machine.run(store->events(0, SIZE_MAX));
+  ASSERT_TRUE(all);
+  ASSERT_EQ(all->size(), kEventsKept);
+  EXPECT_EQ(all->front().id, 1001u);
+  EXPECT_EQ(all->back().event.text, "10999");
+  const auto newest = machine.run(store->events(0, 2));
+  EXPECT_EQ((*newest)[0].id, 10999u);
+  EXPECT_EQ((*newest)[1].id, 11000u);
+  const auto following = machine.run(store->events(5000, 2));
+  EXPECT_EQ((*following)[0].id, 5001u);
+  EXPECT_EQ((*following)[1].id, 5002u);
+  EXPECT_TRUE(machine.run(store->events(11000, 10))->empty());
+}
+
+// --- who may open
+
+TEST_F(StoreTest, ASecondOpenerIsRefused) {
+  open_store();
+  const auto second = open();
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code(), Code::kBusy);
+  EXPECT_NE(second.error().message().find("/var/lib/duplex"), std::string_view::npos);
+  ASSERT_TRUE(machine.run(store->close()));
+  EXPECT_TRUE(open());
+}
+
+TEST_F(StoreTest, AnotherArraysStateIsRefused) {
+  open_store();
+  store.reset();
+  StoreOptions other = options();
+  other.array_id = ArrayId(0x400105);
+  EXPECT_EQ(open(other).error().code(), Code::kState);
+  other = options();
+  other.array_name = "east";
+  const auto opened = open(other);
+  EXPECT_EQ(opened.error().code(), Code::kState);
+  EXPECT_NE(opened.error().message().find("belongs to array west (0x400104)"),
+            std::string_view::npos)
+      << opened.error().message();
+}
+
+TEST_F(StoreTest, ARebuildNeedsAnEmptyDirectory) {
+  StoreOptions rebuild = options();
+  rebuild.must_be_new = true;
+  {
+    auto opened = open(rebuild);
+    ASSERT_TRUE(opened);
+  }
+  EXPECT_EQ(open(rebuild).error().code(), Code::kExists);
+}
+
+std::unique_ptr<Database> raw_database(MemoryFiles& files) {
+  auto opened = Database::open(files, "/var/lib/duplex/state.db", "here");
+  EXPECT_TRUE(opened);
+  EXPECT_TRUE((*opened)->execute("PRAGMA locking_mode = EXCLUSIVE"));
+  return *std::move(opened);
+}
+
+TEST_F(StoreTest, ANewerStoreIsRefusedAndLeftAsItIs) {
+  open_store();
+  ASSERT_TRUE(machine.run(store->close()));
+  store.reset();
+  ASSERT_TRUE(raw_database(files)->execute("PRAGMA user_version = 2"));
+  const auto before = files.image();
+  const auto opened = open();
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code(), Code::kNotSupported);
+  EXPECT_NE(opened.error().message().find("newer version"), std::string_view::npos);
+  EXPECT_EQ(files.image().at("/var/lib/duplex/state.db"), before.at("/var/lib/duplex/state.db"));
+}
+
+TEST_F(StoreTest, ADatabaseOfAnotherProgramIsRefused) {
+  files.make_directories("/var/lib/duplex");
+  ASSERT_TRUE(raw_database(files)->execute("CREATE TABLE photos(x)"));
+  EXPECT_EQ(open().error().code(), Code::kState);
+}
+
+TEST_F(StoreTest, AFileThatIsNoDatabaseIsCorrupt) {
+  files.make_directories("/var/lib/duplex");
+  int error = 0;
+  const std::vector<std::byte> text(4096, std::byte{'x'});
+  files.open("/var/lib/duplex/state.db", true, &error)->write(0, text);
+  const auto opened = open();
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code(), Code::kCorrupt);
+  EXPECT_NE(opened.error().next().find("--rebuild"), std::string_view::npos);
+}
+
+TEST(Schema, MissingStepsRunInOrderAndOnlyThose) {
+  MemoryFiles files;
+  files.make_directories("/var/lib/duplex");
+  constexpr const char* kSteps[] = {"CREATE TABLE a(x); INSERT INTO a VALUES(1);",
+                                    "UPDATE a SET x = x * 10 + 2;", "UPDATE a SET x = x * 10 + 3;"};
+  const auto database = raw_database(files);
+  ASSERT_TRUE(migrate(*database, 0, std::span(kSteps).first(1)));
+  EXPECT_EQ(stored_version(*database, 3), 1u);
+  ASSERT_TRUE(migrate(*database, 1, kSteps));
+  EXPECT_EQ(database->query("SELECT x FROM a"), 123);
+  EXPECT_EQ(stored_version(*database, 3), 3u);
+  EXPECT_EQ(stored_version(*database, 2).error().code(), Code::kNotSupported);
+}
+
+}  // namespace
+}  // namespace duplex::meta

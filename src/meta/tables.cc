@@ -1,0 +1,282 @@
+#include "meta/tables.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <variant>
+
+namespace duplex::meta {
+namespace {
+
+// Per row type: its table, its key and its columns, and the fields in the order of the columns.
+// One list serves reading and writing, so the two cannot drift apart.
+template <class Row>
+struct Layout;
+
+template <>
+struct Layout<ArrayRow> {
+  static constexpr std::string_view kTable = "array";
+  static constexpr std::string_view kKey = "one";
+  static constexpr std::string_view kColumns[] = {
+      "id", "name", "uuid", "incarnation", "epoch", "last_backing", "last_job", "clean_stop"};
+  static auto fields(auto& r, auto&& use) {
+    return use(r.id, r.name, r.uuid, r.incarnation, r.epoch, r.last_backing, r.last_job,
+               r.clean_stop);
+  }
+};
+
+template <>
+struct Layout<DeviceRow> {
+  static constexpr std::string_view kTable = "devices";
+  static constexpr std::string_view kKey = "id";
+  static constexpr std::string_view kColumns[] = {
+      "id",           "uuid",       "name",      "path",        "size_bytes",    "extent_bytes",
+      "extent_count", "log_offset", "log_bytes", "data_offset", "clean_extents", "log_sequence"};
+  static auto fields(auto& r, auto&& use) {
+    return use(r.id, r.uuid, r.name, r.path, r.size_bytes, r.extent_bytes, r.extent_count,
+               r.log_offset, r.log_bytes, r.data_offset, r.clean_extents, r.log_sequence);
+  }
+};
+
+template <>
+struct Layout<BackingRow> {
+  static constexpr std::string_view kTable = "backings";
+  static constexpr std::string_view kKey = "id";
+  static constexpr std::string_view kColumns[] = {"id",         "uuid",  "name",
+                                                  "size_bytes", "thick", "device"};
+  static auto fields(auto& r, auto&& use) {
+    return use(r.id, r.uuid, r.name, r.size_bytes, r.thick, r.device);
+  }
+};
+
+template <>
+struct Layout<VolumeRow> {
+  static constexpr std::string_view kTable = "volumes";
+  static constexpr std::string_view kKey = "number";
+  static constexpr std::string_view kColumns[] = {"number",     "name",    "size_bytes", "backing",
+                                                  "content_id", "damaged", "created_us"};
+  static auto fields(auto& r, auto&& use) {
+    return use(r.number, r.name, r.size_bytes, r.backing, r.content_id, r.damaged, r.created_us);
+  }
+};
+
+template <>
+struct Layout<ExtentRow> {
+  static constexpr std::string_view kTable = "extents";
+  static constexpr std::string_view kColumns[] = {"backing", "le", "device", "pe"};
+  static auto fields(auto& r, auto&& use) { return use(r.backing, r.le, r.device, r.pe); }
+};
+
+template <>
+struct Layout<ScrubRow> {
+  static constexpr std::string_view kTable = "scrub";
+  static constexpr std::string_view kColumns[] = {"device", "pe"};
+  static auto fields(auto& r, auto&& use) { return use(r.device, r.pe); }
+};
+
+template <>
+struct Layout<JobRow> {
+  static constexpr std::string_view kTable = "jobs";
+  static constexpr std::string_view kKey = "id";
+  static constexpr std::string_view kColumns[] = {
+      "id",         "kind",        "target", "source",     "state",   "error",
+      "bytes_done", "bytes_total", "rate",   "started_us", "ended_us"};
+  static auto fields(auto& r, auto&& use) {
+    return use(r.id, r.kind, r.target, r.source, r.state, r.error, r.bytes_done, r.bytes_total,
+               r.rate, r.started_us, r.ended_us);
+  }
+};
+
+// "0: none" is NULL in the table, so that the reference to devices(id) holds.
+constexpr std::string_view kNullable = "device";
+constexpr bool is_nullable(std::string_view table, std::string_view column) {
+  return table == Layout<BackingRow>::kTable && column == kNullable;
+}
+
+// INSERT INTO t(k, a, b) VALUES(?, ?, ?) ON CONFLICT(k) DO UPDATE SET k=excluded.k, a=excluded.a,
+// ... The array's row has a constant key that is no field.
+template <class Row>
+std::string upsert_sql() {
+  using L = Layout<Row>;
+  std::string columns;
+  std::string values;
+  std::string sets;
+  for (const std::string_view column : L::kColumns) {
+    const std::string_view comma = columns.empty() ? "" : ", ";
+    columns += fmt::format("{}{}", comma, column);
+    values += fmt::format("{}{}", comma, is_nullable(L::kTable, column) ? "nullif(?, 0)" : "?");
+    sets += fmt::format("{}{} = excluded.{}", comma, column, column);
+  }
+  if (std::is_same_v<Row, ArrayRow>) {
+    columns += ", one";
+    values += ", 1";
+  }
+  return fmt::format("INSERT INTO {}({}) VALUES({}) ON CONFLICT({}) DO UPDATE SET {}", L::kTable,
+                     columns, values, L::kKey, sets);
+}
+
+template <class Row>
+std::string select_sql(std::string_view order) {
+  using L = Layout<Row>;
+  std::string columns;
+  for (const std::string_view column : L::kColumns) {
+    if (!columns.empty()) columns += ", ";
+    columns +=
+        is_nullable(L::kTable, column) ? fmt::format("ifnull({}, 0)", column) : std::string(column);
+  }
+  return fmt::format("SELECT {} FROM {} ORDER BY {}", columns, L::kTable, order);
+}
+
+std::unexpected<Error> damaged(std::string_view table) {
+  return fail(Code::kCorrupt,
+              fmt::format("the store is damaged: table {} holds a value out of its range", table),
+              "move the state directory away and restore the volumes from their devices: duplexd "
+              "--rebuild");
+}
+
+}  // namespace
+
+template <class... Values>
+Result<void> Tables::change_one(std::string_view sql, std::string_view otherwise,
+                                const Values&... values) {
+  TRY_ASSIGN(Statement statement, database_.prepare(sql));
+  TRY(statement.bind(values...).run());
+  if (database_.changes() == 0) {
+    return fail(Code::kState,
+                fmt::format("the change contradicts the stored state: {}", otherwise));
+  }
+  return {};
+}
+
+template <class Row>
+Result<void> Tables::upsert(const Row& row) {
+  static const std::string sql = upsert_sql<Row>();
+  TRY_ASSIGN(Statement statement, database_.prepare(sql));
+  Layout<Row>::fields(row, [&](const auto&... values) { statement.bind(values...); });
+  return statement.run();
+}
+
+template <class Row>
+Result<std::vector<Row>> Tables::select(std::string_view order) {
+  TRY_ASSIGN(Statement statement, database_.prepare(select_sql<Row>(order)));
+  std::vector<Row> rows;
+  while (true) {
+    TRY_ASSIGN(const bool found, statement.step());
+    if (!found) return rows;
+    Layout<Row>::fields(rows.emplace_back(), [&](auto&... values) { statement.read(values...); });
+    if (!statement.fits()) return damaged(Layout<Row>::kTable);
+  }
+}
+
+Result<void> Tables::apply(const Change& change) {
+  return std::visit([this](const auto& one) { return put(one); }, change);
+}
+
+Result<void> Tables::put(const PutArray& change) { return upsert(change.row); }
+Result<void> Tables::put(const PutDevice& change) { return upsert(change.row); }
+Result<void> Tables::put(const PutBacking& change) { return upsert(change.row); }
+Result<void> Tables::put(const PutVolume& change) { return upsert(change.row); }
+Result<void> Tables::put(const PutJob& change) { return upsert(change.row); }
+
+Result<void> Tables::put(const DropDevice& change) {
+  return change_one("DELETE FROM devices WHERE id = ?", "no such device", change.id);
+}
+Result<void> Tables::put(const DropBacking& change) {
+  return change_one("DELETE FROM backings WHERE id = ?", "no such backing", change.id);
+}
+Result<void> Tables::put(const DropVolume& change) {
+  return change_one("DELETE FROM volumes WHERE number = ?", "no such volume", change.number);
+}
+Result<void> Tables::put(const DropJob& change) {
+  return change_one("DELETE FROM jobs WHERE id = ?", "no such job", change.id);
+}
+Result<void> Tables::put(const SetCleanExtents& change) {
+  return change_one("UPDATE devices SET clean_extents = ?2 WHERE id = ?1", "no such device",
+                    change.id, change.clean_extents);
+}
+Result<void> Tables::put(const SetLogSequence& change) {
+  return change_one("UPDATE devices SET log_sequence = ?2 WHERE id = ?1", "no such device",
+                    change.id, change.log_sequence);
+}
+
+// The unique keys keep two owners apart; an extent that may hold old bytes has no owner either.
+Result<void> Tables::put(const MapExtent& change) {
+  const ExtentRow& row = change.row;
+  return change_one(
+      "INSERT INTO extents(backing, le, device, pe) SELECT ?1, ?2, ?3, ?4 "
+      "WHERE NOT EXISTS(SELECT 1 FROM scrub WHERE device = ?3 AND pe = ?4)",
+      "the physical extent is still to be scrubbed", row.backing, row.le, row.device, row.pe);
+}
+
+Result<void> Tables::put(const UnmapExtent& change) {
+  const ExtentRow& row = change.row;
+  TRY(change_one("DELETE FROM extents WHERE backing = ? AND le = ? AND device = ? AND pe = ?",
+                 "the logical extent is not mapped there", row.backing, row.le, row.device,
+                 row.pe));
+  return change_one("INSERT INTO scrub(device, pe) VALUES(?, ?)", "nothing was added", row.device,
+                    row.pe);
+}
+
+Result<void> Tables::put(const Scrubbed& change) {
+  return change_one("DELETE FROM scrub WHERE device = ? AND pe = ?",
+                    "the physical extent is not to be scrubbed", change.row.device, change.row.pe);
+}
+
+Result<void> Tables::put(const AddEvent& change) {
+  const EventRow& row = change.row;
+  // SQLite gives a NULL key the highest one plus one; the newest row is never dropped, so an id is
+  // never used twice.
+  return change_one(
+      "INSERT INTO events(id, wall_us, severity, code, subject, text, next) VALUES(nullif(?, 0), "
+      "?, ?, ?, ?, ?, ?)",
+      "nothing was added", row.id, row.wall_us, row.event.severity, row.event.code,
+      row.event.subject, row.event.text, row.event.next);
+}
+
+Result<void> Tables::trim_events() {
+  TRY_ASSIGN(Statement statement,
+             database_.prepare("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?"));
+  return statement.bind(kEventsKept).run();
+}
+
+Result<Snapshot> Tables::load() {
+  Snapshot snapshot;
+  TRY_ASSIGN(const auto arrays, select<ArrayRow>("one"));
+  if (arrays.size() != 1) return damaged("array");
+  snapshot.array = arrays.front();
+  TRY_ASSIGN(snapshot.devices, select<DeviceRow>("id"));
+  TRY_ASSIGN(snapshot.backings, select<BackingRow>("id"));
+  TRY_ASSIGN(snapshot.volumes, select<VolumeRow>("number"));
+  TRY_ASSIGN(snapshot.extents, select<ExtentRow>("backing, le"));
+  TRY_ASSIGN(snapshot.scrub, select<ScrubRow>("device, pe"));
+  TRY_ASSIGN(snapshot.jobs, select<JobRow>("id"));
+  return snapshot;
+}
+
+Result<std::vector<EventRow>> Tables::events(uint64_t after_id, size_t limit) {
+  constexpr std::string_view kNewest =
+      "SELECT * FROM (SELECT id, wall_us, severity, code, subject, text, next FROM events "
+      "WHERE id > ? ORDER BY id DESC LIMIT ?) ORDER BY id";
+  constexpr std::string_view kFollowing =
+      "SELECT id, wall_us, severity, code, subject, text, next FROM events WHERE id > ? ORDER BY "
+      "id LIMIT ?";
+  TRY_ASSIGN(Statement statement, database_.prepare(after_id == 0 ? kNewest : kFollowing));
+  statement.bind(after_id, std::min<uint64_t>(limit, kEventsKept));
+  std::vector<EventRow> rows;
+  while (true) {
+    TRY_ASSIGN(const bool found, statement.step());
+    if (!found) return rows;
+    EventRow& row = rows.emplace_back();
+    uint8_t severity = 0;
+    statement.read(row.id, row.wall_us, severity, row.event.code, row.event.subject, row.event.text,
+                   row.event.next);
+    if (!statement.fits() || severity > static_cast<uint8_t>(Severity::kError))
+      return damaged("events");
+    row.event.severity = static_cast<Severity>(severity);
+  }
+}
+
+}  // namespace duplex::meta
