@@ -67,6 +67,10 @@ Result<std::unique_ptr<Database>> Database::open(rt::SyncFiles& files, const std
   sqlite3_extended_result_codes(database->handle_, 1);
   sqlite3_db_config(database->handle_, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr);
   sqlite3_db_config(database->handle_, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
+  // Both count for a database that is made now; an existing one says so itself.
+  TRY(database->execute(fmt::format("PRAGMA page_size = {}", kPageBytes).c_str()));
+  int reserved = kPageReservedBytes;
+  sqlite3_file_control(database->handle_, "main", SQLITE_FCNTL_RESERVE_BYTES, &reserved);
   // Replaces SQLite's own automatic checkpoint as well.
   sqlite3_wal_hook(
       database->handle_,
@@ -95,6 +99,15 @@ Result<int64_t> Database::query(const std::string& sql) {
   int64_t value = 0;
   if (row) statement.read(value);
   return value;
+}
+
+Result<void> Database::check_structure() {
+  TRY_ASSIGN(Statement statement, prepare("PRAGMA quick_check(1)"));
+  TRY_ASSIGN(const bool row, statement.step());
+  std::string finding;
+  if (row) statement.read(finding);
+  if (finding != "ok") return std::unexpected(damaged(finding));
+  return {};
 }
 
 Result<Statement> Database::prepare(std::string_view sql) {
@@ -126,14 +139,18 @@ Error Database::error(int rc) const {
                    "free space there; the array goes on by itself");
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
-      return Error(Code::kCorrupt, fmt::format("the store in {} is damaged: {}", place_, text),
-                   "move it away and restore the volumes from their devices: duplexd --rebuild");
+      return damaged(text);
     default:
       return Error(Code::kSystem,
                    fmt::format("the store in {} failed: {}", place_,
                                vfs_.failure().empty() ? text : vfs_.failure()),
                    "check the disk under it, then start duplexd again");
   }
+}
+
+Error Database::damaged(std::string_view what) const {
+  return Error(Code::kCorrupt, fmt::format("the store in {} is damaged: {}", place_, what),
+               "move it away and restore the volumes from their devices: duplexd --rebuild");
 }
 
 }  // namespace duplex::meta

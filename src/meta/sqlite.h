@@ -136,6 +136,9 @@ class Database {
   Result<void> execute(const char* sql);
   // A statement with one row and one integer column.
   Result<int64_t> query(const std::string& sql);
+  // Walks all pages and rows, but not whether each index agrees with its table: 20 ms for the map
+  // of 1 TiB, where the full check takes 250. kCorrupt when something does not fit.
+  Result<void> check_structure();
   // `sql` is prepared once and kept.
   Result<Statement> prepare(std::string_view sql);
 
@@ -150,6 +153,7 @@ class Database {
   // SQLite's last error. kState: a constraint; kNoSpace: full, and nothing is broken;
   // kCorrupt: damaged pages; kSystem: the disk failed.
   Error error(int rc) const;
+  Error damaged(std::string_view what) const;
 
  private:
   explicit Database(rt::SyncFiles& files, std::string place)

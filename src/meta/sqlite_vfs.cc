@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "base/assert.h"
+#include "base/bytes.h"
+#include "base/checksum.h"
 #include "base/error.h"
 #include "base/units.h"
 
@@ -20,6 +22,21 @@ constexpr int kSectorBytes = 4096;
 // SQLite writes a frame of the WAL in two calls; one commit becomes one write when they are
 // gathered. Larger transactions go out in pieces of this size.
 constexpr size_t kGatherBytes = 256 * kKiB;
+
+// Covers the number of the page, so that a page written to the wrong place is found as well.
+uint64_t page_seal(uint64_t offset, std::span<const std::byte> page) {
+  std::byte place[sizeof(uint64_t)];
+  store_le<uint64_t>(place, offset / kPageBytes);
+  return crc32c(page.first(kPageBytes - kPageReservedBytes), crc32c(place));
+}
+bool is_page(uint64_t offset, size_t length) {
+  return length == kPageBytes && offset % kPageBytes == 0;
+}
+// SQLite may leave pages of its free list unwritten: zeroes are no page of any table.
+bool page_is_whole(uint64_t offset, std::span<const std::byte> page) {
+  const auto stored = load_le<uint64_t>(page.data() + kPageBytes - kPageReservedBytes);
+  return stored == page_seal(offset, page) || is_zero(page);
+}
 
 bool lacks_space(int errnum) { return errnum == ENOSPC || errnum == EDQUOT; }
 
@@ -35,26 +52,28 @@ std::string parent_directory(const std::string& path) {
 // for; every error of theirs is reported by that call, at the latest by the flush of the commit.
 class SqliteVfs::OpenFile {
  public:
-  OpenFile(SqliteVfs& vfs, std::unique_ptr<rt::SyncFile> file, std::string path, bool gathers,
+  enum class Kind { kDatabase, kWal, kOther };
+
+  OpenFile(SqliteVfs& vfs, std::unique_ptr<rt::SyncFile> file, std::string path, Kind kind,
            bool created)
-      : vfs_(vfs),
-        file_(std::move(file)),
-        path_(std::move(path)),
-        gathers_(gathers),
-        created_(created) {}
+      : vfs_(vfs), file_(std::move(file)), path_(std::move(path)), kind_(kind), created_(created) {}
 
   int read(uint64_t offset, std::span<std::byte> into) {
     if (const int rc = write_gathered(); rc != SQLITE_OK) return rc;
     const int64_t got = file_->read(offset, into);
     if (got < 0) return SQLITE_IOERR_READ;
     const auto length = static_cast<size_t>(got);
-    if (length == into.size()) return SQLITE_OK;
+    if (length == into.size()) {
+      const bool sealed = kind_ == Kind::kDatabase && is_page(offset, length);
+      return sealed && !page_is_whole(offset, into) ? SQLITE_CORRUPT : SQLITE_OK;
+    }
     std::memset(into.data() + length, 0, into.size() - length);
     return SQLITE_IOERR_SHORT_READ;
   }
 
   int write(uint64_t offset, std::span<const std::byte> from) {
-    if (!gathers_) return write_through(offset, from);
+    if (kind_ == Kind::kDatabase && is_page(offset, from.size())) return write_page(offset, from);
+    if (kind_ != Kind::kWal) return write_through(offset, from);
     if (offset != gathered_at_ + gathered_.size() ||
         gathered_.size() + from.size() > kGatherBytes) {
       if (const int rc = write_gathered(); rc != SQLITE_OK) return rc;
@@ -97,6 +116,12 @@ class SqliteVfs::OpenFile {
 
  private:
   bool dead() const { return !vfs_.failure_.empty(); }
+  int write_page(uint64_t offset, std::span<const std::byte> from) {
+    std::byte page[kPageBytes];
+    std::memcpy(page, from.data(), kPageBytes);
+    store_le<uint64_t>(page + kPageBytes - kPageReservedBytes, page_seal(offset, from));
+    return write_through(offset, page);
+  }
   int write_through(uint64_t offset, std::span<const std::byte> from) {
     if (dead()) return SQLITE_IOERR_WRITE;
     return vfs_.outcome(file_->write(offset, from), "write", path_, SQLITE_IOERR_WRITE);
@@ -112,7 +137,7 @@ class SqliteVfs::OpenFile {
   SqliteVfs& vfs_;
   std::unique_ptr<rt::SyncFile> file_;
   const std::string path_;
-  const bool gathers_;
+  const Kind kind_;
   bool created_;  // and its directory entry not flushed yet
   std::vector<std::byte> gathered_;
   uint64_t gathered_at_ = 0;
@@ -182,8 +207,10 @@ struct SqliteVfs::Methods {
     int errnum = 0;
     auto opened = self.files_.open(path, create, &errnum);
     if (opened == nullptr) return lacks_space(errnum) ? SQLITE_FULL : SQLITE_CANTOPEN;
-    const bool gathers = (flags & SQLITE_OPEN_WAL) != 0;
-    static_cast<Handle*>(f)->open = new OpenFile(self, std::move(opened), path, gathers, created);
+    const OpenFile::Kind kind = (flags & SQLITE_OPEN_MAIN_DB) != 0 ? OpenFile::Kind::kDatabase
+                                : (flags & SQLITE_OPEN_WAL) != 0   ? OpenFile::Kind::kWal
+                                                                   : OpenFile::Kind::kOther;
+    static_cast<Handle*>(f)->open = new OpenFile(self, std::move(opened), path, kind, created);
     f->pMethods = &kIo;
     if (out_flags != nullptr) *out_flags = flags;
     return SQLITE_OK;

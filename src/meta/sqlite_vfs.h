@@ -7,7 +7,9 @@
 // into a success; 2. lack of space is SQLITE_FULL and changes nothing for later calls; 3. a new
 // file's directory entry is flushed with the file's first flush; 4. no clock, no random numbers,
 // no shared memory: the database is used in exclusive mode by one process (the lock file sees to
-// that), so the lock methods do nothing.
+// that), so the lock methods do nothing; 5. every page of the database file ends with a checksum of
+// its content and place, written with the page and checked with every read of it: a page that
+// rotted is SQLITE_CORRUPT, never a wrong row. (Pages in the WAL have SQLite's own checksums.)
 #pragma once
 
 #include <sqlite3.h>
@@ -18,6 +20,10 @@
 #include "rt/file.h"
 
 namespace duplex::meta {
+
+inline constexpr size_t kPageBytes = 4096;
+// Bytes at the end of each page that SQLite leaves to us: CRC32C, then 4 bytes of zero.
+inline constexpr size_t kPageReservedBytes = 8;
 
 class SqliteVfs {
  public:

@@ -134,6 +134,7 @@ Result<void> SqliteStore::start(rt::SyncFiles& files, const ArrayRow& fresh, boo
     return fail(Code::kExists, fmt::format("{} holds a store already", place_of(directory_)),
                 "move the directory away first, or start without --rebuild");
   }
+  if (version != 0) TRY(database_->check_structure());
   TRY(database_->execute("PRAGMA journal_mode = WAL"));
   TRY(database_->execute(kPragmas));
   TRY(initialise(fresh, version));
@@ -154,9 +155,7 @@ Result<void> SqliteStore::check_owner(const ArrayRow& expected) {
   ArrayRow stored;
   if (found) statement.read(stored.id, stored.name);
   if (!found || !statement.fits()) {
-    return fail(Code::kCorrupt,
-                fmt::format("the store in {} does not say whose it is", place_of(directory_)),
-                "move it away and restore the volumes from their devices: duplexd --rebuild");
+    return std::unexpected(database_->damaged("it does not say whose it is"));
   }
   if (stored.id != expected.id || stored.name != expected.name) {
     return fail(

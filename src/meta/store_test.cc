@@ -300,6 +300,36 @@ TEST_F(StoreTest, AFileThatIsNoDatabaseIsCorrupt) {
   EXPECT_NE(opened.error().next().find("--rebuild"), std::string_view::npos);
 }
 
+TEST_F(StoreTest, DamagedBytesAreFoundAtTheOpen) {
+  open_store();
+  ASSERT_TRUE(commit(base_rows()));
+  for (uint32_t i = 0; i < 500; ++i) ASSERT_TRUE(commit({MapExtent{extent_row(1, i, 1, i * 3)}}));
+  ASSERT_TRUE(machine.run(store->close()));
+  store.reset();
+  const auto whole = files.content("/var/lib/duplex/state.db");
+  std::mt19937 random(1);
+  for (int round = 0; round < 1500; ++round) {
+    auto& bytes = files.content("/var/lib/duplex/state.db");
+    bytes = whole;
+    const size_t at = round < 500 ? static_cast<size_t>(round) : random() % whole.size();
+    const size_t count = std::min<size_t>(round % 3 == 0 ? 1 : 40, whole.size() - at);
+    for (size_t n = 0; n < count; ++n) bytes[at + n] ^= static_cast<std::byte>(1 + random() % 255);
+    const auto opened = open();
+    ASSERT_FALSE(opened) << "damage at " << at;
+    ASSERT_EQ(opened.error().code(), Code::kCorrupt) << at << opened.error().describe();
+  }
+}
+
+TEST_F(StoreTest, APageAtTheWrongPlaceIsFoundAtTheOpen) {
+  open_store();
+  ASSERT_TRUE(commit(base_rows()));
+  ASSERT_TRUE(machine.run(store->close()));
+  store.reset();
+  auto& bytes = files.content("/var/lib/duplex/state.db");
+  std::copy_n(bytes.begin() + 2 * kPageBytes, kPageBytes, bytes.begin() + 3 * kPageBytes);
+  EXPECT_EQ(open().error().code(), Code::kCorrupt);
+}
+
 TEST(Schema, MissingStepsRunInOrderAndOnlyThose) {
   MemoryFiles files;
   files.make_directories("/var/lib/duplex");

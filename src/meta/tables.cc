@@ -130,11 +130,9 @@ std::string select_sql(std::string_view order) {
   return fmt::format("SELECT {} FROM {} ORDER BY {}", columns, L::kTable, order);
 }
 
-std::unexpected<Error> damaged(std::string_view table) {
-  return fail(Code::kCorrupt,
-              fmt::format("the store is damaged: table {} holds a value out of its range", table),
-              "move the state directory away and restore the volumes from their devices: duplexd "
-              "--rebuild");
+std::unexpected<Error> out_of_range(const Database& database, std::string_view table) {
+  return std::unexpected(
+      database.damaged(fmt::format("table {} holds a value out of its range", table)));
 }
 
 }  // namespace
@@ -167,7 +165,7 @@ Result<std::vector<Row>> Tables::select(std::string_view order) {
     TRY_ASSIGN(const bool found, statement.step());
     if (!found) return rows;
     Layout<Row>::fields(rows.emplace_back(), [&](auto&... values) { statement.read(values...); });
-    if (!statement.fits()) return damaged(Layout<Row>::kTable);
+    if (!statement.fits()) return out_of_range(database_, Layout<Row>::kTable);
   }
 }
 
@@ -245,7 +243,7 @@ Result<void> Tables::trim_events() {
 Result<Snapshot> Tables::load() {
   Snapshot snapshot;
   TRY_ASSIGN(const auto arrays, select<ArrayRow>("one"));
-  if (arrays.size() != 1) return damaged("array");
+  if (arrays.size() != 1) return out_of_range(database_, "array");
   snapshot.array = arrays.front();
   TRY_ASSIGN(snapshot.devices, select<DeviceRow>("id"));
   TRY_ASSIGN(snapshot.backings, select<BackingRow>("id"));
@@ -274,7 +272,7 @@ Result<std::vector<EventRow>> Tables::events(uint64_t after_id, size_t limit) {
     statement.read(row.id, row.wall_us, severity, row.event.code, row.event.subject, row.event.text,
                    row.event.next);
     if (!statement.fits() || severity > static_cast<uint8_t>(Severity::kError))
-      return damaged("events");
+      return out_of_range(database_, "events");
     row.event.severity = static_cast<Severity>(severity);
   }
 }
