@@ -39,7 +39,7 @@ enum class ZeroMode : uint8_t {
 // A run of logical extents and where it lies; table 310 of docs/REFERENCE.md.
 struct ExtentRun {
   LogicalExtent le;
-  std::string device;   // empty: a hole
+  std::string device;  // empty: a hole
   PhysicalExtent pe;
   uint32_t count = 0;
 };

@@ -37,11 +37,11 @@ struct DeviceInfo {
   std::string path;
   Uuid uuid;
   DeviceState state = DeviceState::kOnline;
-  std::string reason;            // why it is failing or absent
+  std::string reason;  // why it is failing or absent
   uint64_t size_bytes = 0;
   uint64_t extent_bytes = 0;
   uint32_t extent_count = 0;
-  uint32_t used_extents = 0;     // mapped
+  uint32_t used_extents = 0;       // mapped
   uint32_t scrubbing_extents = 0;  // released or not yet cleaned: not free, not used
   uint64_t read_errors = 0, write_errors = 0, flush_errors = 0;
   bool is_direct = false;
@@ -61,14 +61,14 @@ struct AddDevice {
   std::string name;           // empty: from the file name
   uint64_t create_bytes = 0;  // 0: the path must exist
   uint64_t extent_bytes = kDefaultExtentBytes;
-  bool overwrite = false;     // take it although it carries something (the refusal names what)
+  bool overwrite = false;  // take it although it carries something (the refusal names what)
 };
 
 struct BackingSpec {
-  std::string name;     // empty: "PD<id>"
+  std::string name;  // empty: "PD<id>"
   uint64_t size_bytes = 0;
   bool thick = false;
-  std::string device;   // empty: any
+  std::string device;  // empty: any
 };
 
 struct PoolUsage {
@@ -92,12 +92,14 @@ class Pool {
   // Attaches the devices of `snapshot`, checks their labels, brings lagging map logs up, scrubs
   // what was released before the stop. kStale: a device's map log is ahead of this store (an old
   // copy of the state directory); the message names the device and `--rebuild`.
-  static rt::Task<Result<std::unique_ptr<Pool>>> open(rt::World& world, meta::Store& store, EventSink& events,
+  static rt::Task<Result<std::unique_ptr<Pool>>> open(rt::World& world, meta::Store& store,
+                                                      EventSink& events,
                                                       const meta::Snapshot& snapshot);
   // Writes a new store from the labels and map logs of `paths` (and of every device those labels
   // name that is still at its path). Refuses when a device is missing unless `accept_missing`:
   // then volumes that may have extents there are marked damaged.
-  static rt::Task<Result<RebuildReport>> rebuild(rt::World& world, meta::Store& store, std::vector<std::string> paths,
+  static rt::Task<Result<RebuildReport>> rebuild(rt::World& world, meta::Store& store,
+                                                 std::vector<std::string> paths,
                                                  bool accept_missing);
   virtual ~Pool() = default;
   // Stops background work, flushes logs, closes the devices.
@@ -115,7 +117,8 @@ class Pool {
 
   // The volume's row goes into the same transaction as its backing: a verb is atomic. `core` is
   // the reactor the backing will live on. A thick one gets all its extents first (kNoSpace).
-  virtual rt::Task<Result<Backing*>> create_backing(BackingSpec spec, rt::Core& core, meta::VolumeRow volume) = 0;
+  virtual rt::Task<Result<Backing*>> create_backing(BackingSpec spec, rt::Core& core,
+                                                    meta::VolumeRow volume) = 0;
   // Drops volume and backing in one transaction and releases all extents. No I/O is running.
   virtual rt::Task<Result<void>> drop_backing(BackingId id, VolumeNumber volume) = 0;
   // New size of backing and volume in one transaction. Shrinking releases what lies beyond.
