@@ -40,8 +40,8 @@ struct VolumeStats {
 
 struct StatusRun {
   uint64_t length = 0;
-  bool hole = false;   // not allocated
-  bool zero = false;   // reads as zeroes
+  bool hole = false;  // not allocated
+  bool zero = false;  // reads as zeroes
 };
 
 class Volume {
@@ -57,7 +57,8 @@ class Volume {
   // The range of every call lies inside size_bytes(), else kSize and nothing is done.
   virtual rt::Task<Result<void>> read(uint64_t offset, std::span<std::byte> into) = 0;
   // `fua`: durable before the reply.
-  virtual rt::Task<Result<void>> write(uint64_t offset, std::span<const std::byte> from, bool fua) = 0;
+  virtual rt::Task<Result<void>> write(uint64_t offset, std::span<const std::byte> from,
+                                       bool fua) = 0;
   struct ZeroFlags {
     bool fua = false;
     bool no_hole = false;  // keep or make the space allocated

@@ -21,10 +21,10 @@ namespace duplex::volume {
 
 struct CreateVolume {
   std::string name;
-  uint64_t size_bytes = 0;      // rounded up to whole blocks
-  VolumeNumber number;          // 0: the lowest free one
-  std::string backing;          // empty: "PD<id>"
-  std::string device;           // empty: any
+  uint64_t size_bytes = 0;  // rounded up to whole blocks
+  VolumeNumber number;      // 0: the lowest free one
+  std::string backing;      // empty: "PD<id>"
+  std::string device;       // empty: any
   bool thick = false;
 };
 
@@ -34,19 +34,21 @@ struct VolumeInfo {
   uint64_t size_bytes = 0;
   uint64_t allocated_bytes = 0;
   std::string backing;
-  std::string device;           // restriction, or empty
+  std::string device;  // restriction, or empty
   bool thick = false;
   bool damaged = false;
   int64_t created_us = 0;
-  size_t core = 0;              // index of its reactor
+  size_t core = 0;  // index of its reactor
   std::vector<std::string> clients;
   VolumeStats stats;
 };
 
 class Volumes : public Exports {
  public:
-  static rt::Task<Result<std::unique_ptr<Volumes>>> open(rt::World& world, meta::Store& store, pool::Pool& pool,
-                                                         EventSink& events, const meta::Snapshot& snapshot);
+  using Exports::open;
+  static rt::Task<Result<std::unique_ptr<Volumes>>> open(rt::World& world, meta::Store& store,
+                                                         pool::Pool& pool, EventSink& events,
+                                                         const meta::Snapshot& snapshot);
   // Disconnects clients and waits for their requests; nothing is opened any more.
   virtual rt::Task<> stop() = 0;
 
@@ -60,7 +62,8 @@ class Volumes : public Exports {
   virtual rt::Task<Result<void>> remove(std::string name, bool disconnect) = 0;
   // Growing is online. Shrinking below data that is allocated is refused (kState, naming the
   // bytes that would be lost) unless `discard`.
-  virtual rt::Task<Result<VolumeInfo>> resize(std::string name, uint64_t size_bytes, bool discard) = 0;
+  virtual rt::Task<Result<VolumeInfo>> resize(std::string name, uint64_t size_bytes,
+                                              bool discard) = 0;
 
   virtual std::vector<VolumeInfo> infos() const = 0;
   // `name`: NAME, 0xNUMBER.

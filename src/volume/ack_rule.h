@@ -1,0 +1,23 @@
+// The acknowledgement rule: what the host is told, as a pure function of what the legs answered.
+//
+//   request        own backing   reply
+//   write, zero    stored        success
+//   write, zero    failed        its error; each block holds the old or the new bytes
+//   flush          flushed       success
+//   flush          failed        its error, once; kFlushLost: earlier writes may be gone
+//
+// Nothing else changes on an error: the volume stays usable, and whoever repeats the request
+// gets what the backing then answers. A leg of another kind brings its columns with it.
+#pragma once
+
+#include "base/error.h"
+
+namespace duplex::volume {
+
+struct LegOutcomes {
+  Result<void> own;
+};
+
+inline Result<void> acknowledge(LegOutcomes legs) { return std::move(legs.own); }
+
+}  // namespace duplex::volume

@@ -1,0 +1,125 @@
+// VolumeImpl: one volume. write_path.cc has everything that changes data, volume_impl.cc the
+// rest.
+//
+// Owner: Volumes. Thread: core(), except where volume.h says "any thread". Ends when Volumes
+// drops it: no client has it open and no request is running.
+//
+// Invariants:
+// 1. A block changes only under its range lock, and the lock is held until all legs are done.
+// 2. A leg gets a write only from a writer that is inside the gate.
+// 3. Every extent a write goes to is mapped, durably, before the gate. It stays mapped: only TRIM,
+//    WRITE_ZEROES and shrinking unmap, and each holds the lock of what it unmaps.
+// 4. size_ is a multiple of kBlockBytes, and so is every range a leg sees.
+//
+// Why reads are right without a lock (promise P2, linearizable per sector): there is one copy of
+// each block and no cache above it, and the device answers for each sector with its old or its
+// new bytes. A write that covers a block in part reads the block, changes its bytes and writes it
+// back, all under the range lock; the bytes beside it are put back as they are, and no other
+// writer can have changed them meanwhile. So a read that overtakes it sees old or new bytes where
+// the host writes, and the same bytes as ever beside it. A hole that is being allocated reads as
+// zeroes before and after; an extent that is being released is not reused while a read is in it
+// (Backing, invariant 3).
+#pragma once
+
+#include <atomic>
+#include <string>
+
+#include "pool/backing.h"
+#include "volume/backing_leg.h"
+#include "volume/gate.h"
+#include "volume/range_lock.h"
+#include "volume/readers.h"
+#include "volume/volume.h"
+
+namespace duplex::volume {
+
+class VolumeImpl final : public Volume {
+ public:
+  // `size_bytes`: whole blocks. `epoch`: of the array, now.
+  VolumeImpl(std::string name, VolumeNumber number, uint64_t size_bytes, rt::Core& core,
+             pool::Backing& backing, Epoch epoch);
+
+  const std::string& name() const override { return name_; }
+  VolumeNumber number() const override { return number_; }
+  uint64_t size_bytes() const override { return size_.load(std::memory_order_relaxed); }
+  rt::Core& core() const override { return core_; }
+  uint64_t preferred_bytes() const override { return kBlockBytes; }
+  rt::Task<Result<void>> read(uint64_t offset, std::span<std::byte> into) override;
+  rt::Task<Result<void>> write(uint64_t offset, std::span<const std::byte> from, bool fua) override;
+  rt::Task<Result<void>> zero(ByteRange range, ZeroFlags flags) override;
+  rt::Task<Result<void>> trim(ByteRange range, bool fua) override;
+  rt::Task<Result<void>> flush() override;
+  rt::Task<Result<std::vector<StatusRun>>> status(ByteRange range, size_t limit) override;
+  VolumeStats stats() const override;
+
+  // For the registry, on core().
+  pool::Backing& backing() const { return backing_; }
+  Gate& gate() { return gate_; }
+  // The backing has grown.
+  void grow(uint64_t size_bytes);
+  // Shrinking, in two steps around the change of the backing. Between them the volume ends at
+  // the new size, nothing beyond it is being read or written, no write at all is in flight, and
+  // what is beyond the new end in the last extent that stays is zero, durably: it would be seen
+  // again after growing.
+  struct Shrink {
+    RangeLock::Held beyond;
+    Gate::Closer gate;
+    uint64_t old_bytes;
+  };
+  // kState, naming the bytes, when something is allocated beyond and not `discard`.
+  rt::Task<Result<Shrink>> begin_shrink(uint64_t size_bytes, bool discard);
+  // `done`: the backing has shrunk; else the old size comes back.
+  void end_shrink(Shrink shrink, bool done);
+
+ private:
+  // Whether zeroes may become a hole.
+  enum class Holes : uint8_t { kAllowed, kFilled };
+
+  // write_path.cc, in the order of the path.
+  rt::Task<Result<void>> zero_in_order(ByteRange range, pool::ZeroMode mode);
+  rt::Task<Result<void>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
+                                       Holes holes);
+  rt::Task<Result<void>> write_blocks(uint64_t offset, std::span<const std::byte> from,
+                                      Holes holes);
+  rt::Task<Result<void>> zero_blocks(ByteRange range, pool::ZeroMode mode);
+  rt::Task<Result<void>> flush_legs();
+
+  // volume_impl.cc
+  rt::Task<Result<void>> read_bounced(uint64_t offset, std::span<std::byte> into);
+  rt::Task<Result<void>> clear_beyond(ByteRange beyond);
+  uint64_t mapped_bytes(ByteRange range) const;
+  bool is_inside(ByteRange range) const {
+    return range_fits(range.offset, range.length, size_bytes());
+  }
+
+  // Written on core(), read anywhere.
+  struct Counters {
+    using Count = std::atomic<uint64_t>;
+    Count reads = 0, writes = 0, trims = 0, flushes = 0;
+    Count read_bytes = 0, written_bytes = 0;
+    Count errors = 0;
+    // One writer: no locked instruction needed.
+    static void add(Count& count, uint64_t amount) {
+      count.store(count.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+    }
+  };
+  // Every request ends here.
+  Result<void> ended(Result<void> result) {
+    if (!result) [[unlikely]]
+      Counters::add(counters_.errors, 1);
+    return result;
+  }
+
+  const std::string name_;
+  const VolumeNumber number_;
+  std::atomic<uint64_t> size_;
+  rt::Core& core_;
+  pool::Backing& backing_;
+  RangeLock locks_;
+  Gate gate_;
+  BackingLeg own_;
+  Readers readers_;
+  Counters counters_;
+};
+
+}  // namespace duplex::volume

@@ -1,0 +1,190 @@
+// The write path, top to bottom: what happens between the last byte of a host's request and its
+// reply (docs/ARCHITECTURE.md "Write path").
+//
+//   write, zero, trim   1 range lock over the whole request, then piece by piece:
+//   write_bounced         a part that does not fit whole blocks is completed to whole blocks
+//   write_blocks,         2 extents, 3 gate, 4 legs, 5 acknowledgement rule
+//   zero_blocks
+//   6 the lock is given back, FUA flushes, the caller replies
+//
+// A request of one piece is the common case. One of several is still one ordered write, because
+// its lock spans them all; but each piece passes the gate by itself, so that a long WRITE_ZEROES
+// holds up a closer for one piece only. A cut may then fall between two pieces, as a crash may: a
+// request that has not been answered may be in an image in part.
+#include <algorithm>
+#include <cstring>
+
+#include "base/checksum.h"
+#include "volume/ack_rule.h"
+#include "volume/pieces.h"
+#include "volume/volume_impl.h"
+
+namespace duplex::volume {
+namespace {
+
+// One step of a long WRITE_ZEROES or TRIM. Releasing extents costs one commit per step, however
+// many; filling them costs their bytes.
+constexpr uint64_t kUnmapStepBytes = kGiB;
+constexpr uint64_t kFillStepBytes = 64 * kMiB;
+
+constexpr uint64_t step_bytes(pool::ZeroMode mode) {
+  return mode == pool::ZeroMode::kKeep ? kFillStepBytes : kUnmapStepBytes;
+}
+
+}  // namespace
+
+rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::byte> from,
+                                         bool fua) {
+  Counters::add(counters_.writes, 1);
+  Counters::add(counters_.written_bytes, from.size());
+  const ByteRange range{offset, from.size()};
+  if (!is_inside(range) || range.length > kMaxRequestBytes) co_return ended(fail(Code::kSize));
+  if (range.empty()) co_return Result<void>();
+  {
+    // 1. Range lock.
+    const RangeLock::Held lock = co_await locks_.lock(range.widened(kBlockBytes));
+    if (!is_inside(range)) co_return ended(fail(Code::kSize));  // shrunk while it waited
+    while (!from.empty()) {
+      const Piece piece = first_piece(offset, from.data(), from.size());
+      Result<void> stored;
+      if (piece.direct) {
+        stored = co_await write_blocks(offset, from.first(piece.length), Holes::kAllowed);
+      } else {
+        stored = co_await write_bounced(offset, from.data(), piece.length, Holes::kAllowed);
+      }
+      if (!stored) co_return ended(std::move(stored));
+      offset += piece.length;
+      from = from.subspan(piece.length);
+    }
+  }
+  if (fua) co_return ended(co_await flush_legs());
+  co_return Result<void>();
+}
+
+rt::Task<Result<void>> VolumeImpl::zero(ByteRange range, ZeroFlags flags) {
+  Counters::add(counters_.writes, 1);
+  if (!range_fits(range.offset, range.length, size_bytes())) co_return ended(fail(Code::kSize));
+  if (flags.fast && flags.no_hole) co_return ended(fail(Code::kNotSupported));
+  pool::ZeroMode mode = pool::ZeroMode::kMayUnmap;
+  if (flags.no_hole) mode = pool::ZeroMode::kKeep;
+  if (flags.fast) mode = pool::ZeroMode::kFast;
+  Result<void> done = co_await zero_in_order(range, mode);
+  if (done && flags.fua) done = co_await flush_legs();
+  co_return ended(std::move(done));
+}
+
+// Rounded inward to regions; from there on TRIM is WRITE_ZEROES that may unmap, so that it means
+// the same on every leg whatever its extent size (trace F16). The rest of it is ignored.
+rt::Task<Result<void>> VolumeImpl::trim(ByteRange range, bool fua) {
+  Counters::add(counters_.trims, 1);
+  if (!range_fits(range.offset, range.length, size_bytes())) co_return ended(fail(Code::kSize));
+  Result<void> done =
+      co_await zero_in_order(range.narrowed(kRegionBytes), pool::ZeroMode::kMayUnmap);
+  if (done && fua) done = co_await flush_legs();
+  co_return ended(std::move(done));
+}
+
+// Zeroes over a range of any size, as one ordered write: the lock spans the whole range, other
+// ranges go on meanwhile.
+rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode mode) {
+  if (range.empty()) co_return Result<void>();
+  // 1. Range lock.
+  const RangeLock::Held lock = co_await locks_.lock(range.widened(kBlockBytes));
+  if (!is_inside(range)) co_return fail(Code::kSize);  // shrunk while it waited
+  const Holes holes = mode == pool::ZeroMode::kKeep ? Holes::kFilled : Holes::kAllowed;
+  const ByteRange whole = range.narrowed(kBlockBytes);
+  if (whole.empty()) {
+    co_return co_await write_bounced(range.offset, nullptr, range.length, holes);
+  }
+  if (const uint64_t head = whole.offset - range.offset; head > 0) {
+    CO_TRY(co_await write_bounced(range.offset, nullptr, head, holes));
+  }
+  for (uint64_t at = whole.offset; at < whole.end();) {
+    const uint64_t step = step_bytes(mode);
+    const uint64_t end = std::min(round_down(at, step) + step, whole.end());
+    CO_TRY(co_await zero_blocks({at, end - at}, mode));
+    at = end;
+    // A step over a hole costs nothing and does not suspend; a volume has many.
+    if (at < whole.end()) co_await rt::yield();
+  }
+  if (const uint64_t tail = range.end() - whole.end(); tail > 0) {
+    CO_TRY(co_await write_bounced(whole.end(), nullptr, tail, holes));
+  }
+  co_return Result<void>();
+}
+
+// Completes a part to whole blocks (read, modify, write; the range lock is held) or copies it to
+// aligned memory. At most kBounceBytes with its edges. `from` null: zeroes.
+rt::Task<Result<void>> VolumeImpl::write_bounced(uint64_t offset, const std::byte* from,
+                                                 uint64_t length, Holes holes) {
+  const ByteRange part{offset, length};
+  const ByteRange blocks = part.widened(kBlockBytes);
+  const rt::Buffer bounce = core_.buffers().get(blocks.length);
+  const std::span<std::byte> bytes = bounce.span();
+  const uint64_t last = blocks.length - kBlockBytes;  // of the last block in `bytes`
+  const bool first_is_partial = part.offset > blocks.offset;
+  const bool last_is_partial = part.end() < blocks.end();
+  if (first_is_partial) {
+    CO_TRY(co_await backing_.read(blocks.offset, bytes.first(kBlockBytes)));
+  }
+  if (last_is_partial && !(first_is_partial && last == 0)) {
+    CO_TRY(co_await backing_.read(blocks.offset + last, bytes.subspan(last)));
+  }
+  std::byte* into = bytes.data() + (part.offset - blocks.offset);
+  if (from != nullptr) {
+    std::memcpy(into, from, length);
+  } else {
+    std::memset(into, 0, length);
+  }
+  co_return co_await write_blocks(blocks.offset, bytes, holes);
+}
+
+// Whole blocks, under their lock.
+rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const std::byte> from,
+                                                Holes holes) {
+  const ByteRange range{offset, from.size()};
+  // 2. Extents: mapped, durably. Zeroes into a hole leave it a hole. With a mirror below, this is
+  //    also where the range becomes hot (HotSet::use), in the same place for write and zero.
+  if (!backing_.is_mapped(range)) [[unlikely]] {
+    if (holes == Holes::kAllowed && is_zero(from)) {
+      co_return co_await zero_blocks(range, pool::ZeroMode::kMayUnmap);
+    }
+    CO_TRY(co_await backing_.allocate(range));
+  }
+  // 3. Gate: stamps the epoch. No suspension from here until every leg has started.
+  Gate::Pass pass = gate_.try_pass();
+  while (!pass) [[unlikely]] {
+    co_await gate_.opening();
+    pass = gate_.try_pass();
+  }
+  // 4. Legs. 5. Acknowledgement rule.
+  co_return acknowledge({.own = co_await own_.write(pass.epoch(), offset, from)});
+}
+
+// The same for zeroes.
+rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode mode) {
+  // 2. Extents: only kKeep needs them.
+  if (mode == pool::ZeroMode::kKeep && !backing_.is_mapped(range)) {
+    CO_TRY(co_await backing_.allocate(range));
+  }
+  // 3. Gate.
+  Gate::Pass pass = gate_.try_pass();
+  while (!pass) [[unlikely]] {
+    co_await gate_.opening();
+    pass = gate_.try_pass();
+  }
+  // 4. Legs. 5. Acknowledgement rule.
+  co_return acknowledge({.own = co_await own_.zero(pass.epoch(), range, mode)});
+}
+
+rt::Task<Result<void>> VolumeImpl::flush() {
+  Counters::add(counters_.flushes, 1);
+  co_return ended(co_await flush_legs());
+}
+
+// Passes neither lock nor gate: it covers what has been answered, and that has left both.
+rt::Task<Result<void>> VolumeImpl::flush_legs() {
+  co_return acknowledge({.own = co_await own_.flush()});
+}
+
+}  // namespace duplex::volume
