@@ -45,8 +45,8 @@ class Store {
   // Everything at once, at start.
   virtual rt::Task<Result<Snapshot>> load() = 0;
   virtual rt::Task<Result<void>> commit(Transaction transaction) = 0;
-  // Newest last, at most `limit`: those that follow `after_id`, or with 0 the newest ones. The store
-  // keeps the last 10,000 events.
+  // Newest last, at most `limit`: those that follow `after_id`, or with 0 the newest ones. The
+  // store keeps the last 10,000 events.
   virtual rt::Task<Result<std::vector<EventRow>>> events(uint64_t after_id, size_t limit) = 0;
   // Checkpoints and closes; nothing may be committed afterwards. The destructor alone is a crash.
   virtual rt::Task<Result<void>> close() = 0;
