@@ -230,6 +230,17 @@ TEST_F(HotSetTest, CloseWaitsForTheCoolingUnderWay) {
   end(cold);
 }
 
+TEST_F(HotSetTest, APowerCutDestroysRequestsWhereverTheyWait) {
+  fill(0, 16);
+  start(extents(0));  // runs
+  sink.automatic = false;
+  start(extents(100));  // for room: 1 is cooling
+  start(extents(1));    // in the queue
+  end_record(16);
+  start(extents(101));  // in the queue
+  world.cut_power();
+}
+
 // The walk. A state is reached by a path of events; each path is replayed on a fresh world, and
 // states that look alike are visited once. Every reachable state must allow all one-shot clients
 // to end (no deadlock, no request that never gets its extents), checked backwards from the ends.

@@ -26,7 +26,9 @@ class TestCore final : public rt::Core, rt::Clock, rt::Rng {
  public:
   explicit TestCore(size_t index) : index_(index) {}
 
-  void post(rt::Work& work) override { ready_.push_back(&work); }
+  void post(rt::Work& work) override {
+    if (!is_dark) ready_.push_back(&work);
+  }
   void defer(rt::Work& work) override { ready_.push_back(&work); }
   rt::Clock& clock() override { return *this; }
   rt::Rng& rng() override { return *this; }
@@ -40,6 +42,8 @@ class TestCore final : public rt::Core, rt::Clock, rt::Rng {
   void arm(rt::Timer&, rt::Micros) override { std::abort(); }
   void cancel(rt::Timer&) override { std::abort(); }
   uint64_t next() override { return ++random_; }
+  bool abandoned() const override { return is_dark; }
+  bool is_dark = false;
 
   // True if there was something to do.
   bool step() {
@@ -75,6 +79,11 @@ class TestWorld final : public rt::World {
   rt::Executor& store() override { return *cores_[0]; }
   rt::SyncFiles& sync_files() override { std::abort(); }
 
+  // Destroys every task where it stands.
+  void cut_power() {
+    for (auto& core : cores_) core->is_dark = true;
+    groups_.clear();
+  }
   // Everything that can run, runs.
   void run() {
     for (bool busy = true; busy;) {
@@ -127,6 +136,7 @@ class FakeBacking final : public pool::Backing {
 
   // Knobs.
   bool hold = false;  // writes, zeroes and allocations wait for release()
+  bool hold_reads = false;
   bool slow = false;  // every operation takes a few turns
   std::optional<Code> fail_write, fail_read, fail_allocate, fail_zero;
   std::deque<Code> fail_flush;  // one per flush
@@ -135,7 +145,7 @@ class FakeBacking final : public pool::Backing {
   size_t waiting = 0;
 
   void release() {
-    hold = false;
+    hold = hold_reads = false;
     released_.pulse();
   }
   size_t count(std::string_view prefix) const {
@@ -257,12 +267,12 @@ class FakeBacking final : public pool::Backing {
     EXPECT_TRUE(range_fits(range.offset, range.length, size_));
     EXPECT_EQ(reinterpret_cast<uintptr_t>(memory) % kBlockBytes, 0u);
   }
-  rt::Task<> delay(bool may_hold) {
+  rt::Task<> delay(bool is_change) {
     ++waiting;
     if (slow) {
       for (uint64_t turns = random_() % 4; turns > 0; --turns) co_await rt::yield();
     }
-    while (may_hold && hold) co_await released_.wait();
+    while (is_change ? hold : hold_reads) co_await released_.wait();
     --waiting;
   }
   void begin_change(ByteRange range) {

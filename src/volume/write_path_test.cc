@@ -237,29 +237,67 @@ TEST_F(WritePathTest, StatusTellsHolesAndDataAndKeepsToTheLimit) {
   EXPECT_EQ(finish(volume.status({0, kSize}, 2)).value().size(), 2u);
 }
 
-TEST_F(WritePathTest, AShrinkWaitsForWhatIsInFlightAndRefusesWhatComes) {
+// The new end of the shrinking tests: one block into an extent that is all data.
+constexpr uint64_t kNewEnd = 8 * kExtent + 4096;
+
+TEST_F(WritePathTest, AShrinkWaitsForWritesBeyondTheNewEndAndRefusesThoseThatCome) {
   ASSERT_TRUE(finish(volume.write(8 * kExtent, filled(kExtent, 1), false)));
   backing.hold = true;
-  const auto in_flight = start(volume.write(8 * kExtent, filled(4096, 2), false));
-  auto shrink = start(volume.begin_shrink(8 * kExtent + 4096, true));
-  const auto waits_for_lock = start(volume.write(9 * kExtent, filled(4096, 3), false));
+  const auto in_flight = start(volume.write(kNewEnd, filled(4096, 2), false));
+  const auto shrink = start(volume.begin_shrink(kNewEnd, true));
+  const auto came_later = start(volume.write(9 * kExtent, filled(4096, 3), false));
+  EXPECT_EQ(volume.size_bytes(), kSize);
   EXPECT_FALSE(shrink->has_value());
   release();
-  ASSERT_TRUE(shrink->has_value() && shrink->value());
   EXPECT_TRUE(in_flight->value());
-  EXPECT_EQ(volume.size_bytes(), 8 * kExtent + 4096);
-  const auto below = start(volume.write(0, filled(4096, 4), false));
-  EXPECT_FALSE(below->has_value());  // the gate is closed while the backing changes
-  backing.set_size(8 * kExtent + 4096);
+  ASSERT_TRUE(shrink->value());
+  backing.set_size(kNewEnd);
   world.reactor(0).inside([&] { volume.end_shrink(std::move(shrink->value().value()), true); });
   world.run();
-  EXPECT_TRUE(below->value());
-  EXPECT_EQ(waits_for_lock->value().error().code(), Code::kSize);
-  // What was beyond the new end does not come back with a larger size.
+  ASSERT_FALSE(came_later->value());
+  EXPECT_EQ(came_later->value().error().code(), Code::kSize);
+}
+
+TEST_F(WritePathTest, WhatWasBeyondAShrunkEndDoesNotComeBackWithALargerSize) {
+  ASSERT_TRUE(finish(volume.write(8 * kExtent, filled(kExtent, 1), false)));
+  auto shrink = finish(volume.begin_shrink(kNewEnd, true));
+  ASSERT_TRUE(shrink);
+  EXPECT_EQ(backing.log.back(), "flush");  // the zeroes are durable before the backing shrinks
+  backing.set_size(kNewEnd);
+  world.reactor(0).inside([&] { volume.end_shrink(*std::move(shrink), true); });
   backing.set_size(kSize);
   volume.grow(kSize);
-  EXPECT_EQ(byte_at(8 * kExtent), 2);
-  EXPECT_EQ(byte_at(8 * kExtent + 4096), 0);
+  EXPECT_EQ(byte_at(kNewEnd - 1), 1);
+  EXPECT_EQ(byte_at(kNewEnd), 0);
+}
+
+TEST_F(WritePathTest, NoWriteAtAllIsInFlightWhileTheBackingShrinks) {
+  ASSERT_TRUE(finish(volume.write(0, filled(4096, 1), false)));
+  backing.hold = true;
+  const auto below = start(volume.write(0, filled(4096, 2), false));
+  auto shrink = start(volume.begin_shrink(kNewEnd, true));
+  EXPECT_FALSE(shrink->has_value());
+  release();
+  EXPECT_TRUE(below->value());
+  ASSERT_TRUE(shrink->value());
+  const auto waits_at_the_gate = start(volume.write(0, filled(4096, 3), false));
+  EXPECT_FALSE(waits_at_the_gate->has_value());
+  world.reactor(0).inside([&] { volume.end_shrink(std::move(shrink->value().value()), true); });
+  world.run();
+  EXPECT_TRUE(waits_at_the_gate->value());
+}
+
+TEST_F(WritePathTest, AShrinkWaitsForReadsThatBeganBeforeItAndRefusesThoseThatCome) {
+  backing.hold_reads = true;
+  const auto in_flight = start(volume.read(kNewEnd, memory(4096)));
+  const auto shrink = start(volume.begin_shrink(kNewEnd, true));
+  EXPECT_FALSE(shrink->has_value());
+  const auto came_later = start(volume.read(kNewEnd, memory(4096)));
+  EXPECT_EQ(came_later->value().error().code(), Code::kSize);
+  release();
+  EXPECT_TRUE(in_flight->value());
+  EXPECT_TRUE(shrink->value());
+  world.reactor(0).inside([&] { volume.end_shrink(std::move(shrink->value().value()), true); });
 }
 
 TEST_F(WritePathTest, AShrinkBelowAllocatedDataIsRefusedAndChangesNothing) {
@@ -278,6 +316,30 @@ TEST_F(WritePathTest, AShrinkThatTheBackingRefusesRestoresTheSize) {
   world.reactor(0).inside([&] { volume.end_shrink(*std::move(shrink), false); });
   EXPECT_EQ(volume.size_bytes(), kSize);
   EXPECT_TRUE(finish(volume.write(kSize - 4096, filled(4096, 1), false)));
+}
+
+TEST_F(WritePathTest, APowerCutDestroysRequestsWhereverTheyWait) {
+  ASSERT_TRUE(finish(volume.write(0, filled(kExtent, 1), false)));
+  backing.hold = true;
+  start(volume.write(0, filled(4096, 2), false));            // in its leg
+  start(volume.write(5, filled(4096, 3), true));             // for the range lock
+  start(volume.zero({0, kSize}, {}));                        // for the range lock
+  start(volume.write(2 * kExtent, filled(4096, 4), false));  // in an allocation
+  start(volume.begin_shrink(4096, true));
+  const Gate::Closer closer = volume.gate().close();
+  start(volume.write(8192, filled(4096, 5), false));  // behind the zero
+  start(testing::ended(volume.gate().drained()));
+  world.cut_power();
+}
+
+TEST_F(WritePathTest, APowerCutDestroysAWriteThatWaitsAtTheGate) {
+  ASSERT_TRUE(finish(volume.write(0, filled(kExtent, 1), false)));
+  {
+    const Gate::Closer closer = volume.gate().close();
+    start(volume.write(0, filled(4096, 2), false));
+    start(volume.write(0, filled(4096, 3), false));
+    world.cut_power();
+  }
 }
 
 // Model of a volume for sequential checks: what each byte must be.
