@@ -20,11 +20,11 @@ void Gate::advance(Epoch epoch) {
 }
 
 rt::Task<> Gate::drained() {
-  while (inside_ + old_inside_ > 0) co_await Wait(draining_, false);
+  while (inside_ + old_inside_ > 0) co_await ListWait(draining_);
 }
 
 rt::Task<> Gate::old_drained() {
-  while (old_inside_ > 0) co_await Wait(draining_, false);
+  while (old_inside_ > 0) co_await ListWait(draining_);
 }
 
 }  // namespace duplex::volume

@@ -22,7 +22,7 @@
 #include "base/assert.h"
 #include "base/units.h"
 #include "rt/task.h"
-#include "rt/wait.h"
+#include "volume/list_wait.h"
 
 namespace duplex::volume {
 
@@ -72,25 +72,7 @@ class Gate {
     return Pass(this, epoch_);
   }
 
-  // Waiters are woken in order of arrival.
-  struct [[nodiscard]] Wait : rt::Waiter {
-    Wait(rt::WaitList& l, bool r) : waiters(l), ready(r) {}
-    Wait(const Wait&) = delete;
-    Wait& operator=(const Wait&) = delete;
-    // A coroutine destroyed while it waits (simulated power cut) leaves the list.
-    ~Wait() {
-      if (list != nullptr) list->remove(*this);
-    }
-    bool await_ready() const { return ready; }
-    void await_suspend(std::coroutine_handle<> h) {
-      handle = h;
-      waiters.push(*this);
-    }
-    void await_resume() const {}
-    rt::WaitList& waiters;
-    bool ready;
-  };
-  Wait opening() { return Wait(waiting_, is_open()); }
+  ListWait opening() { return ListWait(waiting_, is_open()); }
 
   // Keeps the gate closed while it exists.
   class [[nodiscard]] Closer {

@@ -47,7 +47,7 @@ rt::Task<Result<void>> HotSet::become_hot(uint64_t first, size_t count, uint32_t
     if (!marked || all_hot(first, count)) break;
     // What another request failed to mark is this one's to mark.
     marks = take_cold(first, count);
-    if (marks == 0) co_await Change(changes_);
+    if (marks == 0) co_await ListWait(changes_);
   }
   for (size_t i = 0; i < count; ++i) --find(first + i)->waiting;
   serve();

@@ -44,7 +44,7 @@
 #include "rt/executor.h"
 #include "rt/task.h"
 #include "rt/task_group.h"
-#include "rt/wait.h"
+#include "volume/list_wait.h"
 
 namespace duplex::volume {
 
@@ -139,21 +139,6 @@ class HotSet {
     bool is_suspended = false;
     Result<void> outcome;
   };
-  // Like rt::Waiter in a list, but safe to destroy while it waits.
-  struct Change : rt::Waiter {
-    explicit Change(rt::WaitList& l) : changes(l) {}
-    ~Change() {
-      if (list != nullptr) list->remove(*this);
-    }
-    bool await_ready() const { return false; }
-    void await_suspend(std::coroutine_handle<> h) {
-      handle = h;
-      changes.push(*this);
-    }
-    void await_resume() const {}
-    rt::WaitList& changes;
-  };
-
   // Admits from the queue whoever can be, in order; closes victims for its head.
   void serve();
   bool try_pass(Request& request);

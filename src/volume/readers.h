@@ -11,7 +11,7 @@
 
 #include "base/assert.h"
 #include "rt/task.h"
-#include "volume/gate.h"
+#include "volume/list_wait.h"
 
 namespace duplex::volume {
 
@@ -38,7 +38,7 @@ class Readers {
     const uint8_t old = turn_;
     turn_ ^= 1;
     ASSERT(count_[turn_] == 0);
-    while (count_[old] > 0) co_await Gate::Wait(draining_, false);
+    while (count_[old] > 0) co_await ListWait(draining_);
   }
 
  private:
