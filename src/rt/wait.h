@@ -1,8 +1,8 @@
 // What coroutines of one executor wait for: Event, Mutex, Limit.
 //
 // Thread: all of these live on one executor; waiters and wakers run there. Wake-ups are posted,
-// in order of arrival. A waiter destroyed while it waits (simulated power cut) is simply
-// forgotten: the containers never touch waiters of an abandoned executor.
+// in order of arrival. After a simulated power cut waiters and what they wait for are destroyed in
+// any order: each takes itself out of the other.
 #pragma once
 
 #include <coroutine>
@@ -20,6 +20,9 @@ class WaitList;
 // One suspended coroutine in a WaitList.
 struct Waiter : Work {
   Waiter() : Work(&Waiter::resume), home(Executor::current()) {}
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+  inline ~Waiter();
   static void resume(Work& work) { static_cast<Waiter&>(work).handle.resume(); }
 
   std::coroutine_handle<> handle;
@@ -33,6 +36,12 @@ struct Waiter : Work {
 // First in, first out.
 class WaitList {
  public:
+  WaitList() = default;
+  WaitList(const WaitList&) = delete;
+  WaitList& operator=(const WaitList&) = delete;
+  ~WaitList() {
+    while (!empty()) remove(*first_);
+  }
   bool empty() const { return first_ == nullptr; }
   Waiter* front() { return first_; }
   void push(Waiter& waiter) {
@@ -62,6 +71,10 @@ class WaitList {
   Waiter* first_ = nullptr;
   Waiter* last_ = nullptr;
 };
+
+inline Waiter::~Waiter() {
+  if (list != nullptr) list->remove(*this);
+}
 
 // A flag to wait for. set() wakes all; stays set until reset().
 class Event {
@@ -130,15 +143,19 @@ class Mutex {
  public:
   class [[nodiscard]] Held {
    public:
-    explicit Held(Mutex& mutex) : mutex_(&mutex) {}
-    Held(Held&& other) noexcept : mutex_(other.mutex_) { other.mutex_ = nullptr; }
+    Held(Mutex& mutex, Executor& home) : mutex_(&mutex), home_(&home) {}
+    Held(Held&& other) noexcept : mutex_(other.mutex_), home_(other.home_) {
+      other.mutex_ = nullptr;
+    }
     Held& operator=(Held&&) = delete;
     ~Held() {
-      if (mutex_ != nullptr) mutex_->unlock();
+      // After a power cut the waiters may be destroyed already, in any order.
+      if (mutex_ != nullptr && !home_->abandoned()) mutex_->unlock();
     }
 
    private:
     Mutex* mutex_;
+    Executor* home_;
   };
   struct Lock : Waiter {
     explicit Lock(Mutex& m) : mutex(m) {}
@@ -151,7 +168,7 @@ class Mutex {
       handle = h;
       mutex.waiters_.push(*this);
     }
-    Held await_resume() { return Held(mutex); }
+    Held await_resume() { return Held(mutex, home); }
     Mutex& mutex;
   };
   [[nodiscard]] Lock lock() { return Lock(*this); }
