@@ -8,8 +8,10 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -156,7 +158,11 @@ class TestWorld final : public rt::World {
     for (auto& core : cores_) {
       if (!core->ready.empty()) able.push_back(core.get());
     }
-    const size_t choices = able.size() + in_flight.size();
+    std::vector<size_t> ios;
+    for (size_t i = 0; i < in_flight.size(); ++i) {
+      if (!hold || !hold(*in_flight[i].op)) ios.push_back(i);
+    }
+    const size_t choices = able.size() + ios.size();
     if (choices == 0) return fire_timer();
     const size_t pick = random() % choices;
     if (pick < able.size()) {
@@ -164,8 +170,9 @@ class TestWorld final : public rt::World {
       able[pick]->ready.pop_front();
       able[pick]->run([&] { work->run(*work); });
     } else {
-      const Io io = in_flight[pick - able.size()];
-      in_flight.erase(in_flight.begin() + static_cast<ptrdiff_t>(pick - able.size()));
+      const size_t at = ios[pick - able.size()];
+      const Io io = in_flight[at];
+      in_flight.erase(in_flight.begin() + static_cast<ptrdiff_t>(at));
       io.op->error = io.disk->perform(*io.op);
       io.core->run([&] { io.op->done(*io.op); });
     }
@@ -196,12 +203,17 @@ class TestWorld final : public rt::World {
       if (lose_caches) disk->lose_cache(&random);
     }
   }
+  // Starts `task` on the control core; `out` has its result when it has ended.
+  template <class T>
+  void start(rt::TaskGroup& group, rt::Task<T> task, std::optional<T>& out) {
+    cores_[0]->run([&] { group.spawn(store_result(std::move(task), out)); });
+  }
   // Runs `task` on the control core until it ends.
   template <class T>
   T run(rt::Task<T> task) {
     std::optional<T> out;
     rt::TaskGroup group(control());
-    cores_[0]->run([&] { group.spawn(store_result(std::move(task), out)); });
+    start(group, std::move(task), out);
     uint64_t steps = 0;
     while (group.size() > 0) {
       const bool alive = step();
@@ -221,6 +233,7 @@ class TestWorld final : public rt::World {
     TestCore* core;
   };
   std::mt19937_64 random;
+  std::function<bool(const rt::FileOp&)> hold;  // operations that do not end for now
   rt::Micros time = 1;
   std::map<std::string, std::shared_ptr<TestDisk>> disks;
   std::vector<Io> in_flight;
