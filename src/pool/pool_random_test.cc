@@ -289,21 +289,21 @@ void run_seed(uint64_t seed, bool faults, bool lose_store) {
 }
 
 TEST(PoolRandom, PowerCutsLoseNothingFlushedAndShowNothingForeign) {
-  for (uint64_t seed = 0; seed < 60 && !HasFailure(); ++seed) {
+  for (uint64_t seed = 0; seed < 30 && !HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
     run_seed(seed, false, false);
   }
 }
 
 TEST(PoolRandom, FailingDevicesAndLostCachesAreToldByFlushes) {
-  for (uint64_t seed = 1000; seed < 1060 && !HasFailure(); ++seed) {
+  for (uint64_t seed = 1000; seed < 1030 && !HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
     run_seed(seed, true, false);
   }
 }
 
 TEST(PoolRandom, ALostStateDirectoryLosesNothingFlushed) {
-  for (uint64_t seed = 2000; seed < 2060 && !HasFailure(); ++seed) {
+  for (uint64_t seed = 2000; seed < 2030 && !HasFailure(); ++seed) {
     SCOPED_TRACE(seed);
     run_seed(seed, false, true);
   }
