@@ -1,6 +1,7 @@
 // Receiving: from the socket to tasks.
 #include "nbd/connection.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/bytes.h"
@@ -32,7 +33,7 @@ Connection::~Connection() {
 
 rt::Task<> Connection::run(std::vector<std::byte> received) {
   use_buffer(std::max(kSmallBuffer, received.size()));
-  std::memcpy(buffer_.data(), received.data(), received.size());
+  std::copy(received.begin(), received.end(), buffer_.data());
   filled_ = received.size();
   while (!gone_ && co_await take_requests() && co_await receive_more()) {
   }

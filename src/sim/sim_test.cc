@@ -212,14 +212,11 @@ TEST(Network, AConnectionToAMachineThatLostPowerEnds) {
   sim.run(server.control(), Start::go(echoes, **listener));
   sim.at(sim.now() + 100 * rt::kMillisecond,
          {.fire = [](void* machine, uint64_t) { static_cast<Machine*>(machine)->power_cut(); }, .object = &server});
-  bool done = false;
-  std::optional<int64_t> got;
-  const detail::Root root = detail::run_root(client.control(), Local::wait_for_end(client.control()), got, done);
-  root.handle.resume();
-  EXPECT_EQ(sim.run_until(done), Simulation::End::kPowerCut);
-  EXPECT_EQ(sim.run_until(done), Simulation::End::kDone);
-  root.handle.destroy();
-  EXPECT_LE(*got, 0);
+  const auto got = sim.start(client.control(), Local::wait_for_end(client.control()));
+  EXPECT_FALSE(sim.finish(*got));
+  EXPECT_EQ(sim.last_end(), Simulation::End::kPowerCut);
+  EXPECT_TRUE(sim.finish(*got));
+  EXPECT_LE(*got->value, 0);
 }
 
 // Tasks that stand at every kind of await when the power goes; ASan and LSan are the judges.

@@ -22,7 +22,7 @@ Simulation::Simulation(uint64_t seed)
 
 Simulation::~Simulation() {
   for (const auto& machine : machines_) machine->power_cut();
-  for (const std::coroutine_handle<> root : left_behind_) root.destroy();
+  sweep();
 }
 
 Machine& Simulation::add_machine(std::string name, MachineOptions options) {
@@ -123,22 +123,15 @@ Simulation::End Simulation::run_until(const bool& done, rt::Micros limit) {
 }
 
 bool Simulation::run(rt::Executor& executor, rt::Task<void> task, rt::Micros limit) {
-  bool done = false;
-  const detail::Root root = detail::run_root(executor, std::move(task), done);
-  root.handle.resume();
-  last_end_ = run_until(done, limit);
-  end_root(executor, root.handle, done);
-  return done;
+  return finish(*start(executor, std::move(task)), limit);
 }
 
-// A task that stands on a living executor may have I/O under way, which needs its frames: it stays
-// until the simulation ends. On an abandoned one it dies where it stands.
-void Simulation::end_root(rt::Executor& executor, std::coroutine_handle<> root, bool done) {
-  if (done || executor.abandoned()) {
-    root.destroy();
-  } else {
-    left_behind_.push_back(root);
-  }
+void Simulation::sweep() {
+  std::erase_if(roots_, [](const Started& started) {
+    const bool over = *started.done || started.executor->abandoned();
+    if (over) started.root.destroy();
+    return over;
+  });
 }
 
 void Simulation::cut_after_steps(Machine& machine, uint64_t steps) {

@@ -30,6 +30,10 @@ namespace duplex::sim {
 class Machine;
 class Network;
 class SimExecutor;
+namespace detail {
+template <class T>
+struct Outcome;
+}
 
 struct MachineOptions {
   size_t reactors = 1;
@@ -56,6 +60,12 @@ class Simulation {
   template <class T>
   std::optional<T> run(rt::Executor& executor, rt::Task<T> task, rt::Micros limit = 3600 * rt::kSecond);
   bool run(rt::Executor& executor, rt::Task<void> task, rt::Micros limit = 3600 * rt::kSecond);
+  // Starts a task that goes on beside what is run next; its outcome can be asked for at any time.
+  template <class T>
+  std::shared_ptr<detail::Outcome<T>> start(rt::Executor& executor, rt::Task<T> task);
+  // Runs until a started task has ended; false on power cut or when stuck.
+  template <class T>
+  bool finish(detail::Outcome<T>& outcome, rt::Micros limit = 3600 * rt::kSecond);
   End last_end() const { return last_end_; }
 
   rt::Micros now() const { return now_; }
@@ -104,7 +114,8 @@ class Simulation {
     uint64_t slot;
     bool operator>(const Entry& o) const { return time != o.time ? time > o.time : order > o.order; }
   };
-  void end_root(rt::Executor& executor, std::coroutine_handle<> root, bool done);
+  // Destroys the roots that have ended or whose executor is abandoned.
+  void sweep();
   bool step();
   void fire_next();
 
@@ -125,7 +136,14 @@ class Simulation {
   std::map<std::string, uint64_t> counts_;
   std::unique_ptr<Network> network_;
   std::vector<std::unique_ptr<Machine>> machines_;
-  std::vector<std::coroutine_handle<>> left_behind_;
+  // Tasks that were started. One on a living executor may have I/O under way, which needs its
+  // frames, so it stays until it has ended, its machine has stopped, or the simulation ends.
+  struct Started {
+    std::coroutine_handle<> root;
+    const rt::Executor* executor;
+    const bool* done;
+  };
+  std::vector<Started> roots_;
   bool interrupted_ = false;
   End last_end_ = End::kDone;
   Machine* cut_machine_ = nullptr;
@@ -148,29 +166,50 @@ struct Root {
   std::coroutine_handle<promise_type> handle;
 };
 
+// Outcome of a task that is being run; shared, because a task that never ends outlives its run().
 template <class T>
-Root run_root(rt::Executor& executor, rt::Task<T> task, std::optional<T>& result, bool& done) {
+struct Outcome {
+  std::optional<T> value;
+  bool done = false;
+};
+template <>
+struct Outcome<void> {
+  bool done = false;
+};
+
+template <class T>
+Root run_root(rt::Executor& executor, rt::Task<T> task, std::shared_ptr<Outcome<T>> outcome) {
   co_await rt::hop(executor);
-  result.emplace(co_await std::move(task));
-  done = true;
-}
-inline Root run_root(rt::Executor& executor, rt::Task<void> task, bool& done) {
-  co_await rt::hop(executor);
-  co_await std::move(task);
-  done = true;
+  if constexpr (std::is_void_v<T>) {
+    co_await std::move(task);
+  } else {
+    outcome->value.emplace(co_await std::move(task));
+  }
+  outcome->done = true;
 }
 
 }  // namespace detail
 
 template <class T>
 std::optional<T> Simulation::run(rt::Executor& executor, rt::Task<T> task, rt::Micros limit) {
-  std::optional<T> result;
-  bool done = false;
-  const detail::Root root = detail::run_root(executor, std::move(task), result, done);
+  const auto outcome = start(executor, std::move(task));
+  return finish(*outcome, limit) ? std::move(outcome->value) : std::nullopt;
+}
+
+template <class T>
+std::shared_ptr<detail::Outcome<T>> Simulation::start(rt::Executor& executor, rt::Task<T> task) {
+  auto outcome = std::make_shared<detail::Outcome<T>>();
+  const detail::Root root = detail::run_root(executor, std::move(task), outcome);
+  roots_.push_back({root.handle, &executor, &outcome->done});
   root.handle.resume();
-  last_end_ = run_until(done, limit);
-  end_root(executor, root.handle, done);
-  return result;
+  return outcome;
+}
+
+template <class T>
+bool Simulation::finish(detail::Outcome<T>& outcome, rt::Micros limit) {
+  last_end_ = run_until(outcome.done, limit);
+  sweep();
+  return outcome.done;
 }
 
 }  // namespace duplex::sim
