@@ -1,0 +1,182 @@
+// duplexd: one array. Options, world, array, front door, API; then it waits for a signal.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <thread>
+
+#include "api/http_server.h"
+#include "api/routes.h"
+#include "control/array.h"
+#include "duplexd/options.h"
+#include "nbd/server.h"
+#include "os/run_on.h"
+#include "os/signals.h"
+#include "os/systemd.h"
+
+namespace duplex {
+namespace {
+
+constexpr int kRefused = 1;
+constexpr int kUsage = 2;
+
+int refuse(const Error& error, int code) {
+  fmt::print(stderr, "duplexd: {}\n", error.message());
+  if (!error.next().empty()) fmt::print(stderr, "next: {}\n", error.next());
+  return code;
+}
+
+// Flags that are settings of the file as well go through set_option; the rest stands here.
+struct Flags {
+  std::string config;
+  std::vector<std::pair<std::string, std::string>> settings;
+  DaemonOptions direct;
+};
+
+void declare(CLI::App& app, Flags& flags) {
+  app.set_version_flag("--version", DUPLEX_VERSION);
+  app.add_option("--config", flags.config, "TOML file with these settings (docs/CONFIG.md)");
+  const auto setting = [&](const char* flag, const char* key, const char* help, const char* form) {
+    app.add_option_function<std::vector<std::string>>(
+           flag, [&flags, key](const std::vector<std::string>& values) {
+             for (const std::string& value : values) flags.settings.emplace_back(key, value);
+           }, help)
+        ->type_name(form)
+        ->allow_extra_args(false);
+  };
+  setting("--name", "name", "name of the array", "NAME");
+  setting("--id", "id", "24-bit id of the array", "0x400104");
+  setting("--state", "state", "state directory; made when absent", "DIR");
+  setting("--nbd", "nbd", "where to serve volumes; may be repeated", "unix:PATH|tcp:HOST:PORT");
+  setting("--api", "api", "where to serve the API; may be repeated", "unix:PATH|tcp:HOST:PORT");
+  setting("--reactors", "reactors", "threads that serve volumes; default: one per processor", "N");
+  setting("--engine", "engine", "how I/O is done: auto, io_uring or threads", "ENGINE");
+  setting("--log-level", "log_level", "debug, info, warning or error", "LEVEL");
+  app.add_flag("--insecure", flags.direct.insecure, "allow TCP that is not loopback, without TLS");
+  app.add_flag("--rebuild", flags.direct.rebuild, "make a new state directory from the devices");
+  app.add_option("--device", flags.direct.devices, "with --rebuild: a device of the array; it names the others")->type_name("PATH");
+  app.add_flag("--accept-missing", flags.direct.accept_missing, "with --rebuild: go on without devices that are gone");
+  app.allow_extras(false);
+}
+
+Result<DaemonOptions> combine(Flags flags) {
+  DaemonOptions options;
+  if (!flags.config.empty()) {
+    TRY(read_config(flags.config, options));
+  }
+  // Addresses given as flags replace those of the file.
+  for (const char* key : {"nbd", "api"}) {
+    const bool given = std::ranges::any_of(flags.settings, [&](const auto& setting) { return setting.first == key; });
+    if (given) (std::string_view(key) == "nbd" ? options.nbd : options.api).clear();
+  }
+  for (const auto& [key, value] : flags.settings) {
+    TRY(set_option(options, key, value));
+  }
+  options.insecure = options.insecure || flags.direct.insecure;
+  options.rebuild = flags.direct.rebuild;
+  options.accept_missing = flags.direct.accept_missing;
+  options.devices = std::move(flags.direct.devices);
+  TRY(check_options(options));
+  if (options.reactors == 0) options.reactors = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);
+  return options;
+}
+
+Result<void> rebuild(os::OsWorld& world, const control::ArrayOptions& array, const DaemonOptions& options) {
+  if (options.devices.empty()) return fail(Code::kInvalid, "--rebuild needs a device to start from", "add --device PATH; its label names the others");
+  TRY_ASSIGN(const auto report, os::run_on(world.control(), control::Array::rebuild(world, array, {options.devices, options.accept_missing})));
+  fmt::print(stderr, "rebuilt from {} device(s): {} volume(s)\n", report.devices.size(), report.volumes.size());
+  for (const std::string& name : report.missing_devices) fmt::print(stderr, "missing device: {}\n", name);
+  for (const std::string& name : report.damaged_volumes) fmt::print(stderr, "damaged volume: {}\n", name);
+  return {};
+}
+
+// The array and what stands in front of it, in order of their making.
+struct Daemon {
+  std::unique_ptr<control::Array> array;
+  std::unique_ptr<nbd::Server> nbd;
+  std::vector<std::unique_ptr<api::HttpServer>> api;
+};
+
+rt::Task<Result<void>> open_front_door(Daemon& daemon, const DaemonOptions& options, std::vector<int> fds) {
+  daemon.nbd = std::make_unique<nbd::Server>(daemon.array->world(), daemon.array->volumes());
+  for (const int fd : fds) {
+    CO_TRY(daemon.nbd->adopt(fd));
+  }
+  for (const rt::Address& address : options.nbd) {
+    CO_TRY(co_await daemon.nbd->listen(address, options.insecure));
+  }
+  daemon.array->set_nbd_addresses(daemon.nbd->addresses());
+  co_return Result<void>();
+}
+
+api::Response run_request(control::Array& array, api::Request request) {
+  return os::run_on(array.world().control(), api::handle(array, std::move(request)));
+}
+
+Result<void> start(Daemon& daemon, os::OsWorld& world, const control::ArrayOptions& array, const DaemonOptions& options) {
+  TRY_ASSIGN(daemon.array, os::run_on(world.control(), control::Array::open(world, array)));
+  TRY(os::run_on(world.control(), open_front_door(daemon, options, os::take_listen_fds())));
+  for (const rt::Address& address : options.api) {
+    TRY_ASSIGN(auto server, api::HttpServer::start(*daemon.array, address, options.insecure, run_request));
+    daemon.api.push_back(std::move(server));
+  }
+  return {};
+}
+
+rt::Task<> close_array(Daemon& daemon) {
+  if (daemon.nbd) co_await daemon.nbd->stop();
+  daemon.nbd.reset();
+  if (daemon.array) co_await daemon.array->stop();
+  daemon.array.reset();
+}
+
+void stop(Daemon& daemon, os::OsWorld& world) {
+  for (const auto& server : daemon.api) server->stop();
+  daemon.api.clear();
+  os::run_on(world.control(), close_array(daemon));
+}
+
+int serve(const DaemonOptions& options) {
+  set_log_level(options.log_level);
+  auto world = os::OsWorld::create({.reactors = options.reactors, .engine = options.engine});
+  if (!world) return refuse(world.error(), kRefused);
+  const control::ArrayOptions array = {.name = options.name, .id = options.id, .state_directory = options.state, .engine = (*world)->engine_name()};
+  if (options.rebuild) {
+    const auto rebuilt = rebuild(**world, array, options);
+    if (!rebuilt) return refuse(rebuilt.error(), kRefused);
+  }
+  Daemon daemon;
+  const auto started = start(daemon, **world, array, options);
+  if (!started) {
+    stop(daemon, **world);
+    return refuse(started.error(), kRefused);
+  }
+  fmt::print("ready\n");
+  std::fflush(stdout);
+  os::notify_systemd("READY=1");
+  os::wait_for_stop_signal();
+  os::notify_systemd("STOPPING=1");
+  stop(daemon, **world);
+  return 0;
+}
+
+int run(int argc, char** argv) {
+  os::block_signals();
+  CLI::App app("Duplex storage array");
+  Flags flags;
+  declare(app, flags);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    return code == 0 ? 0 : kUsage;
+  }
+  const auto options = combine(std::move(flags));
+  if (!options) return refuse(options.error(), kUsage);
+  return serve(*options);
+}
+
+}  // namespace
+}  // namespace duplex
+
+int main(int argc, char** argv) { return duplex::run(argc, argv); }

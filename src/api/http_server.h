@@ -1,0 +1,32 @@
+// HttpServer: the API on a unix socket or TCP, by cpp-httplib.
+//
+// Owner: main(). Threads: its own (few); each hands its request to the control core and waits. It
+// never touches the array itself. Limits: body 1 MiB, 16 requests at a time, idle connections are
+// dropped after a few seconds. A request may wait up to a minute for an event or a job; those that
+// do are at most kMaxWaiting, so that they cannot starve the rest.
+#pragma once
+
+#include <memory>
+
+#include "api/request.h"
+#include "base/error.h"
+#include "control/array.h"
+#include "rt/net.h"
+
+namespace duplex::api {
+
+class HttpServer {
+ public:
+  // `run` hands a request to the array and waits for the answer; called on the server's threads.
+  using Run = Response (*)(control::Array& array, Request request);
+
+  // kDenied: TCP that is not loopback needs `insecure`. kBusy: somebody listens there.
+  static Result<std::unique_ptr<HttpServer>> start(control::Array& array, const rt::Address& address, bool insecure, Run run);
+  virtual ~HttpServer() = default;
+  // Where it listens; the real port where 0 was asked for.
+  virtual rt::Address address() const = 0;
+  // Answers what is under way, then ends. Requests that wait come back at their time-out.
+  virtual void stop() = 0;
+};
+
+}  // namespace duplex::api

@@ -1,0 +1,121 @@
+#include "api/json.h"
+
+#include "base/text.h"
+
+namespace duplex::api {
+namespace {
+
+std::string_view state_name(pool::DeviceState state) {
+  switch (state) {
+    case pool::DeviceState::kOnline: return "online";
+    case pool::DeviceState::kFailing: return "failing";
+    case pool::DeviceState::kAbsent: return "absent";
+  }
+  return "";
+}
+
+Json time_or_null(int64_t wall_us) { return wall_us == 0 ? Json(nullptr) : Json(format_time(wall_us)); }
+
+}  // namespace
+
+std::string_view severity_name(Severity severity) {
+  switch (severity) {
+    case Severity::kInfo: return "info";
+    case Severity::kWarning: return "warning";
+    case Severity::kError: return "error";
+  }
+  return "";
+}
+
+Json to_json(const control::Array& array, const volume::VolumeInfo& info) {
+  return {{"name", info.name},
+          {"id", format_id(info.number)},
+          {"size", info.size_bytes},
+          {"allocated", info.allocated_bytes},
+          {"backing", info.backing},
+          {"uri", array.uri_of(info.name)},
+          {"device", info.device},
+          {"thick", info.thick},
+          {"damaged", info.damaged},
+          {"created", time_or_null(info.created_us)},
+          {"reactor", info.core},
+          {"clients", info.clients},
+          {"stats",
+           {{"reads", info.stats.reads},
+            {"writes", info.stats.writes},
+            {"trims", info.stats.trims},
+            {"flushes", info.stats.flushes},
+            {"read_bytes", info.stats.read_bytes},
+            {"written_bytes", info.stats.written_bytes},
+            {"errors", info.stats.errors}}}};
+}
+
+Json to_json(const pool::DeviceInfo& info) {
+  return {{"name", info.name},
+          {"id", info.id.value()},
+          {"path", info.path},
+          {"uuid", info.uuid.to_string()},
+          {"state", state_name(info.state)},
+          {"reason", info.reason},
+          {"size", info.size_bytes},
+          {"extent_size", info.extent_bytes},
+          {"extents", info.extent_count},
+          {"extents_used", info.used_extents},
+          {"extents_scrubbing", info.scrubbing_extents},
+          {"read_errors", info.read_errors},
+          {"write_errors", info.write_errors},
+          {"flush_errors", info.flush_errors},
+          {"direct", info.is_direct},
+          {"engine", info.engine}};
+}
+
+Json to_json(const pool::PoolUsage& usage) {
+  return {{"total", usage.total_bytes},
+          {"used", usage.used_bytes},
+          {"free", usage.free_bytes},
+          {"scrubbing", usage.scrubbing_bytes},
+          {"promised", usage.promised_bytes}};
+}
+
+Json to_json(const pool::Pool::BackingInfo& info) {
+  return {{"name", info.name}, {"id", info.id.value()}, {"size", info.size_bytes}, {"allocated", info.allocated_bytes}, {"thick", info.thick}, {"device", info.device}};
+}
+
+Json to_json(const pool::ExtentRun& run) {
+  if (run.device.empty()) return {{"le", run.le.value()}, {"device", nullptr}, {"pe", nullptr}, {"count", run.count}};
+  return {{"le", run.le.value()}, {"device", run.device}, {"pe", run.pe.value()}, {"count", run.count}};
+}
+
+Json to_json(const pool::PhysicalRun& run) {
+  if (run.backing.empty()) return {{"pe", run.pe.value()}, {"backing", nullptr}, {"le", nullptr}, {"count", run.count}};
+  return {{"pe", run.pe.value()}, {"backing", run.backing}, {"le", run.le.value()}, {"count", run.count}};
+}
+
+Json to_json(const control::Jobs& jobs, const meta::JobRow& row) {
+  const double progress = row.bytes_total == 0 ? 100.0 : 100.0 * static_cast<double>(row.bytes_done) / static_cast<double>(row.bytes_total);
+  return {{"id", row.id},
+          {"kind", row.kind},
+          {"target", row.target},
+          {"source", row.source},
+          {"state", row.state},
+          {"error", row.error},
+          {"progress", row.state == "done" ? 100.0 : progress},
+          {"bytes_done", row.bytes_done},
+          {"bytes_total", row.bytes_total},
+          {"eta_s", jobs.eta_seconds(row)},
+          {"rate", row.rate},
+          {"started", time_or_null(row.started_us)},
+          {"ended", time_or_null(row.ended_us)}};
+}
+
+Json to_json(const meta::EventRow& row) {
+  return {{"id", row.id},
+          {"time", format_time(row.wall_us)},
+          {"severity", severity_name(row.event.severity)},
+          {"code", row.event.code},
+          {"subject", row.event.subject},
+          {"text", row.event.text},
+          {"next", row.event.next}};
+}
+
+}  // namespace duplex::api

@@ -1,0 +1,23 @@
+// The array's structs as JSON: bytes as integers, times as ISO 8601 UTC, keys sorted.
+#pragma once
+
+#include <nlohmann/json.hpp>
+
+#include "control/array.h"
+
+namespace duplex::api {
+
+using Json = nlohmann::json;
+
+Json to_json(const control::Array& array, const volume::VolumeInfo& info);
+Json to_json(const pool::DeviceInfo& info);
+Json to_json(const pool::PoolUsage& usage);
+Json to_json(const pool::Pool::BackingInfo& info);
+Json to_json(const pool::ExtentRun& run);
+Json to_json(const pool::PhysicalRun& run);
+Json to_json(const control::Jobs& jobs, const meta::JobRow& row);
+Json to_json(const meta::EventRow& row);
+
+std::string_view severity_name(Severity severity);
+
+}  // namespace duplex::api

@@ -1,0 +1,298 @@
+#include "api/routes.h"
+
+#include <fmt/format.h>
+
+#include "api/body.h"
+#include "api/json.h"
+#include "api/openapi.h"
+#include "api/reports.h"
+#include "base/text.h"
+
+namespace duplex::api {
+namespace {
+
+using control::Array;
+using Names = std::map<std::string, std::string>;  // parts of the path: {name}, {id}
+using Handler = rt::Task<Result<Json>> (*)(Array&, Request, Names);
+
+// Longest a request may wait for something (a job, an event).
+constexpr rt::Micros kMaxWait = 60 * rt::kSecond;
+
+int http_status(Code code) {
+  switch (code) {
+    case Code::kInvalid:
+    case Code::kSize: return 400;
+    case Code::kWriteProtected:
+    case Code::kDenied: return 403;
+    case Code::kNoVolume:
+    case Code::kNoDevice:
+    case Code::kNoName: return 404;
+    case Code::kState:
+    case Code::kBusy:
+    case Code::kExists: return 409;
+    case Code::kNotSupported: return 501;
+    case Code::kConnection: return 502;
+    case Code::kShutdown: return 503;
+    case Code::kTimeout: return 504;
+    case Code::kNoSpace: return 507;
+    default: return 500;
+  }
+}
+
+rt::Micros wait_time(const Request& request) {
+  const auto it = request.query.find("timeout");
+  const auto seconds = it == request.query.end() ? Result<uint64_t>(0) : parse_number(it->second);
+  return std::min(kMaxWait, (seconds ? *seconds : 0) * rt::kSecond);
+}
+
+bool query_flag(const Request& request, const char* key) {
+  const auto it = request.query.find(key);
+  return it != request.query.end() && it->second != "0" && it->second != "false";
+}
+
+Result<uint32_t> job_id(const Names& names) {
+  const auto id = parse_number(names.at("id"));
+  if (!id || *id > UINT32_MAX) return fail(Code::kInvalid, fmt::format("'{}' is not a job id", names.at("id")), "duplex job list");
+  return static_cast<uint32_t>(*id);
+}
+
+rt::Task<Result<Json>> list_volumes(Array& array, Request, Names) {
+  Json all = Json::array();
+  for (const auto& info : array.volumes().infos()) all.push_back(to_json(array, info));
+  co_return all;
+}
+
+rt::Task<Result<Json>> create_volume(Array& array, Request request, Names) {
+  CO_TRY_ASSIGN(Body body, Body::parse(request.body));
+  volume::CreateVolume create;
+  create.name = body.text("name", true);
+  create.size_bytes = body.size("size", true);
+  create.backing = body.text("backing");
+  create.device = body.text("device");
+  create.thick = body.flag("thick");
+  const std::string number = body.text("id");
+  CO_TRY(body.done());
+  if (!number.empty()) {
+    CO_TRY_ASSIGN(create.number, parse_volume_number(number));
+  }
+  CO_TRY_ASSIGN(const auto made, co_await array.volumes().create(std::move(create)));
+  Json json = to_json(array, made.info);
+  json["created_now"] = made.created;
+  co_return json;
+}
+
+rt::Task<Result<Json>> show_volume(Array& array, Request, Names names) {
+  CO_TRY_ASSIGN(const auto info, array.volumes().info(names["name"]));
+  co_return to_json(array, info);
+}
+
+rt::Task<Result<Json>> delete_volume(Array& array, Request request, Names names) {
+  CO_TRY_ASSIGN(const auto info, array.volumes().info(names["name"]));
+  CO_TRY(co_await array.volumes().remove(info.name, query_flag(request, "disconnect")));
+  co_return Json{{"deleted", info.name}, {"allocated", info.allocated_bytes}};
+}
+
+rt::Task<Result<Json>> resize_volume(Array& array, Request request, Names names) {
+  CO_TRY_ASSIGN(Body body, Body::parse(request.body));
+  const uint64_t size = body.size("size", true);
+  const bool discard = body.flag("discard");
+  CO_TRY(body.done());
+  CO_TRY_ASSIGN(const auto before, array.volumes().info(names["name"]));
+  CO_TRY_ASSIGN(const auto info, co_await array.volumes().resize(before.name, size, discard));
+  co_return to_json(array, info);
+}
+
+rt::Task<Result<Json>> volume_extents(Array& array, Request, Names names) {
+  CO_TRY_ASSIGN(const auto info, array.volumes().info(names["name"]));
+  CO_TRY_ASSIGN(const auto runs, co_await array.volumes().extents(info.name));
+  Json all = Json::array();
+  for (const auto& run : runs) all.push_back(to_json(run));
+  co_return all;
+}
+
+rt::Task<Result<Json>> import_volume(Array& array, Request request, Names names) {
+  CO_TRY_ASSIGN(Body body, Body::parse(request.body));
+  const std::string path = body.text("path", true);
+  const bool overwrite = body.flag("overwrite");
+  CO_TRY(body.done());
+  CO_TRY_ASSIGN(const auto row, co_await array.jobs().start_import(names["name"], path, overwrite));
+  co_return to_json(array.jobs(), row);
+}
+
+rt::Task<Result<Json>> list_devices(Array& array, Request, Names) {
+  Json all = Json::array();
+  for (const auto& info : array.pool().devices()) all.push_back(to_json(info));
+  co_return all;
+}
+
+rt::Task<Result<Json>> add_device(Array& array, Request request, Names) {
+  CO_TRY_ASSIGN(Body body, Body::parse(request.body));
+  pool::AddDevice add;
+  add.path = body.text("path", true);
+  add.name = body.text("name");
+  add.create_bytes = body.size("size");
+  if (const uint64_t extent = body.size("extent_size")) add.extent_bytes = extent;
+  add.overwrite = body.flag("overwrite");
+  CO_TRY(body.done());
+  CO_TRY_ASSIGN(const auto info, co_await array.pool().add_device(std::move(add)));
+  co_return to_json(info);
+}
+
+rt::Task<Result<Json>> show_device(Array& array, Request, Names names) {
+  CO_TRY_ASSIGN(const auto info, array.pool().device(names["name"]));
+  CO_TRY_ASSIGN(const auto runs, co_await array.pool().device_map(info.name));
+  Json json = to_json(info);
+  json["map"] = Json::array();
+  for (const auto& run : runs) json["map"].push_back(to_json(run));
+  co_return json;
+}
+
+rt::Task<Result<Json>> remove_device(Array& array, Request, Names names) {
+  CO_TRY(co_await array.pool().remove_device(names["name"]));
+  co_return Json{{"removed", names["name"]}};
+}
+
+rt::Task<Result<Json>> resize_device(Array& array, Request, Names names) {
+  CO_TRY_ASSIGN(const auto info, co_await array.pool().resize_device(names["name"]));
+  co_return to_json(info);
+}
+
+rt::Task<Result<Json>> show_pool(Array& array, Request, Names) { co_return to_json(array.pool().usage()); }
+
+rt::Task<Result<Json>> list_backings(Array& array, Request, Names) {
+  Json all = Json::array();
+  for (const auto& info : array.pool().backings()) all.push_back(to_json(info));
+  co_return all;
+}
+
+rt::Task<Result<Json>> list_jobs(Array& array, Request, Names) {
+  Json all = Json::array();
+  for (const auto& row : array.jobs().list()) all.push_back(to_json(array.jobs(), row));
+  co_return all;
+}
+
+// Show, and wait with ?timeout=SECONDS.
+rt::Task<Result<Json>> show_job(Array& array, Request request, Names names) {
+  CO_TRY_ASSIGN(const uint32_t id, job_id(names));
+  const rt::Micros until = array.world().control().clock().now() + wait_time(request);
+  CO_TRY_ASSIGN(const auto row, co_await array.jobs().wait(id, until));
+  co_return to_json(array.jobs(), row);
+}
+
+template <rt::Task<Result<meta::JobRow>> (control::Jobs::*verb)(uint32_t)>
+rt::Task<Result<Json>> job_verb(Array& array, Request, Names names) {
+  CO_TRY_ASSIGN(const uint32_t id, job_id(names));
+  CO_TRY_ASSIGN(const auto row, co_await (array.jobs().*verb)(id));
+  co_return to_json(array.jobs(), row);
+}
+
+rt::Task<Result<Json>> job_rate(Array& array, Request request, Names names) {
+  CO_TRY_ASSIGN(const uint32_t id, job_id(names));
+  CO_TRY_ASSIGN(Body body, Body::parse(request.body));
+  const uint64_t rate = body.size("rate");
+  CO_TRY(body.done());
+  CO_TRY_ASSIGN(const auto row, co_await array.jobs().set_rate(id, rate));
+  co_return to_json(array.jobs(), row);
+}
+
+// ?after=ID&limit=N; with ?timeout=SECONDS it waits for the first new one.
+rt::Task<Result<Json>> list_events(Array& array, Request request, Names) {
+  const auto number = [&](const char* key, uint64_t fallback) {
+    const auto it = request.query.find(key);
+    const auto value = it == request.query.end() ? Result<uint64_t>(fallback) : parse_number(it->second);
+    return value ? *value : fallback;
+  };
+  const rt::Micros until = array.world().control().clock().now() + wait_time(request);
+  CO_TRY_ASSIGN(const auto rows, co_await array.events().after(number("after", 0), std::min<uint64_t>(number("limit", 100), 1000), until));
+  Json all = Json::array();
+  for (const auto& row : rows) all.push_back(to_json(row));
+  co_return all;
+}
+
+rt::Task<Result<Json>> show_status(Array& array, Request, Names) { co_return status_report(array); }
+
+struct Route {
+  const char* method;
+  const char* pattern;
+  Handler handler;
+};
+
+constexpr Route kRoutes[] = {
+    {"GET", "/api/v1/status", show_status},
+    {"GET", "/api/v1/volumes", list_volumes},
+    {"POST", "/api/v1/volumes", create_volume},
+    {"GET", "/api/v1/volumes/{name}", show_volume},
+    {"DELETE", "/api/v1/volumes/{name}", delete_volume},
+    {"PATCH", "/api/v1/volumes/{name}", resize_volume},
+    {"GET", "/api/v1/volumes/{name}/extents", volume_extents},
+    {"POST", "/api/v1/volumes/{name}/import", import_volume},
+    {"GET", "/api/v1/devices", list_devices},
+    {"POST", "/api/v1/devices", add_device},
+    {"GET", "/api/v1/devices/{name}", show_device},
+    {"DELETE", "/api/v1/devices/{name}", remove_device},
+    {"POST", "/api/v1/devices/{name}/resize", resize_device},
+    {"GET", "/api/v1/pool", show_pool},
+    {"GET", "/api/v1/backings", list_backings},
+    {"GET", "/api/v1/jobs", list_jobs},
+    {"GET", "/api/v1/jobs/{id}", show_job},
+    {"POST", "/api/v1/jobs/{id}/pause", job_verb<&control::Jobs::pause>},
+    {"POST", "/api/v1/jobs/{id}/resume", job_verb<&control::Jobs::resume>},
+    {"POST", "/api/v1/jobs/{id}/cancel", job_verb<&control::Jobs::cancel>},
+    {"POST", "/api/v1/jobs/{id}/rate", job_rate},
+    {"GET", "/api/v1/events", list_events},
+};
+
+// Matches "/a/{x}/b" against a path; the parts in braces go to `names`.
+bool matches(std::string_view pattern, std::string_view path, Names& names) {
+  while (!pattern.empty()) {
+    if (pattern.front() == '{') {
+      const size_t close = pattern.find('}');
+      const size_t end = std::min(path.find('/'), path.size());
+      if (end == 0) return false;
+      names[std::string(pattern.substr(1, close - 1))] = path.substr(0, end);
+      pattern.remove_prefix(close + 1);
+      path.remove_prefix(end);
+      continue;
+    }
+    if (path.empty() || path.front() != pattern.front()) return false;
+    pattern.remove_prefix(1);
+    path.remove_prefix(1);
+  }
+  return path.empty();
+}
+
+}  // namespace
+
+Response error_response(const Error& error) {
+  const Json json = {{"error", {{"code", code_name(error.code())}, {"message", error.message()}, {"next", error.next()}}}};
+  return {.status = http_status(error.code()), .body = json.dump(-1, ' ', false, Json::error_handler_t::replace)};
+}
+
+std::vector<RouteName> route_names() {
+  std::vector<RouteName> names;
+  for (const Route& route : kRoutes) names.push_back({route.method, route.pattern});
+  for (const char* page : {"/api/v1/support", "/api/v1/openapi.json", "/metrics"}) names.push_back({"GET", page});
+  return names;
+}
+
+rt::Task<Response> handle(control::Array& array, Request request) {
+  if (request.method == "GET" && request.path == "/metrics") co_return Response{.body = metrics_page(array), .type = "text/plain; version=0.0.4"};
+  if (request.method == "GET" && request.path == "/api/v1/openapi.json") co_return Response{.body = std::string(kOpenApi)};
+  if (request.method == "GET" && request.path == "/api/v1/support") co_return Response{.body = co_await support_page(array), .type = "text/plain"};
+  bool path_known = false;
+  for (const Route& route : kRoutes) {
+    Names names;
+    if (!matches(route.pattern, request.path, names)) continue;
+    path_known = true;
+    if (route.method != request.method) continue;
+    const auto result = co_await route.handler(array, std::move(request), std::move(names));
+    if (!result) co_return error_response(result.error());
+    co_return Response{.body = result->dump(-1, ' ', false, Json::error_handler_t::replace)};
+  }
+  const std::string what = fmt::format("{} {}", request.method, request.path);
+  Response response = error_response(Error(Code::kNoName, path_known ? what + " is not a verb of this path" : what + " does not exist", "GET /api/v1/openapi.json"));
+  if (path_known) response.status = 405;
+  co_return response;
+}
+
+}  // namespace duplex::api

@@ -1,0 +1,75 @@
+// Array: one array from its state directory to its volumes. Runs unchanged in the daemon and in
+// the simulator.
+//
+// Owner: main() or a test. Thread: control core. Start: store, snapshot, pool, volumes; stop: the
+// other way round. The destructor without stop() is a crash: nothing is written any more.
+// The front door and the API are put in front of it by whoever owns it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/error.h"
+#include "control/events.h"
+#include "control/jobs.h"
+#include "meta/store.h"
+#include "pool/pool.h"
+#include "rt/world.h"
+#include "volume/volumes.h"
+
+namespace duplex::control {
+
+struct ArrayOptions {
+  std::string name;
+  ArrayId id;
+  std::string state_directory;
+  std::string engine;  // of the world, for people
+};
+
+struct RebuildOptions {
+  std::vector<std::string> devices;
+  bool accept_missing = false;
+};
+
+class Array {
+ public:
+  static rt::Task<Result<std::unique_ptr<Array>>> open(rt::World& world, ArrayOptions options);
+  // Writes a new state directory from what the devices say; the array is opened afterwards.
+  static rt::Task<Result<pool::RebuildReport>> rebuild(rt::World& world, ArrayOptions options, RebuildOptions from);
+  ~Array();
+
+  // No client is connected any more.
+  rt::Task<> stop();
+
+  rt::World& world() { return world_; }
+  const ArrayOptions& options() const { return options_; }
+  Events& events() { return events_; }
+  pool::Pool& pool() { return *pool_; }
+  volume::Volumes& volumes() { return *volumes_; }
+  Jobs& jobs() { return *jobs_; }
+  // Where the front door listens: "unix:/…"; for the URIs shown to people.
+  void set_nbd_addresses(std::vector<rt::Address> addresses) { nbd_addresses_ = std::move(addresses); }
+  const std::vector<rt::Address>& nbd_addresses() const { return nbd_addresses_; }
+  // NBD URI of a volume at the first address, or empty when nothing listens.
+  std::string uri_of(const std::string& volume) const;
+  rt::Micros started() const { return started_; }
+
+ private:
+  Array(rt::World& world, ArrayOptions options);
+  rt::Task<Result<void>> start();
+
+  rt::World& world_;
+  const ArrayOptions options_;
+  const rt::Micros started_;
+  std::vector<rt::Address> nbd_addresses_;
+  Events events_;
+  std::unique_ptr<meta::Store> store_;
+  std::unique_ptr<pool::Pool> pool_;
+  std::unique_ptr<volume::Volumes> volumes_;
+  std::unique_ptr<Jobs> jobs_;
+};
+
+// "nbd+unix:///db?socket=/run/duplex/nbd.sock" or "nbd://127.0.0.1:10809/db".
+std::string nbd_uri(const rt::Address& address, const std::string& export_name);
+
+}  // namespace duplex::control

@@ -1,0 +1,149 @@
+// Import: a raw file becomes the content of a volume. Zeroes stay holes.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/checksum.h"
+#include "base/text.h"
+#include "control/jobs.h"
+
+namespace duplex::control {
+namespace {
+
+constexpr uint64_t kPiece = kMiB;
+constexpr uint64_t kCheckpointBytes = 256 * kMiB;
+
+Error medium_error(int errnum, const std::string& path, uint64_t offset) {
+  return system_error(errnum, fmt::format("read {} at {}", path, offset), "check the file and start the import again");
+}
+
+}  // namespace
+
+rt::Task<Result<meta::JobRow>> Jobs::start_import(std::string volume, std::string path, bool overwrite) {
+  CO_TRY_ASSIGN(const volume::VolumeInfo info, volumes_.info(volume));
+  if (!info.clients.empty()) {
+    co_return fail(Code::kBusy, fmt::format("volume {} is open by {}", info.name, info.clients.front()), "disconnect the client first");
+  }
+  if (info.allocated_bytes > 0 && !overwrite) {
+    co_return fail(Code::kState, fmt::format("volume {} holds up to {} of data", info.name, format_size_rounded(info.allocated_bytes)),
+                   "add --overwrite to replace it, or import into a new volume");
+  }
+  CO_TRY_ASSIGN(const auto file, co_await control_.files().open(path, {.write = false, .direct = false}));
+  const uint64_t bytes = file->info().size;
+  if (bytes > info.size_bytes) {
+    co_return fail(Code::kSize, fmt::format("{} has {} bytes, volume {} only {}", path, bytes, info.name, info.size_bytes),
+                   fmt::format("duplex volume resize {} --size {}", info.name, format_size(round_up(bytes, kMiB))));
+  }
+  auto job = std::make_unique<Job>();
+  job->row = {.id = ++last_id_, .kind = "import", .target = info.name, .source = path, .state = "running", .error = {}, .bytes_done = 0,
+              .bytes_total = bytes, .rate = 0, .started_us = control_.clock().wall_us(), .ended_us = 0};
+  job->overwrite = info.allocated_bytes > 0;
+  meta::Transaction transaction;
+  transaction.push_back(meta::PutJob{job->row});
+  std::erase_if(jobs_, [&](const auto& entry) {
+    const bool old = is_final(entry.second->row) && entry.first + kKeptJobs <= last_id_;
+    if (old) transaction.push_back(meta::DropJob{entry.first});
+    return old;
+  });
+  CO_TRY(co_await store_.commit(std::move(transaction)));
+  Job& started = *(jobs_[job->row.id] = std::move(job));
+  const meta::JobRow row = started.row;
+  if (!tasks_.spawn(run_import(started))) co_return fail(Code::kShutdown);
+  co_return row;
+}
+
+rt::Task<> Jobs::run_import(Job& job) {
+  co_await rt::yield();  // volumes are all there before the first job of a start looks for its own
+  job.started_at = control_.clock().now();
+  job.started_at_bytes = job.row.bytes_done;
+  auto open = volumes_.open(job.row.target, fmt::format("import job {}", job.row.id), [&job] {
+    job.row.state = "cancelled";
+    job.changed.pulse();
+  });
+  if (!open) {
+    co_await finish(job, std::unexpected(open.error()));
+    co_return;
+  }
+  const auto result = co_await copy(job, (*open)->volume());
+  volumes_.close(std::move(*open));
+  // Stopped on the way: the next start goes on from the last checkpoint.
+  const bool interrupted = stopping_ && job.row.bytes_done < job.row.bytes_total && !is_final(job.row);
+  if (!interrupted) co_await finish(job, result);
+}
+
+rt::Task<Result<void>> Jobs::copy(Job& job, volume::Volume& volume) {
+  rt::Core& core = volume.core();
+  const std::string path = job.row.source;
+  co_await rt::hop(core);
+  auto file = co_await core.files().open(path, {.write = false, .direct = false});
+  co_await rt::hop(control_);
+  if (!file) co_return std::unexpected(file.error());
+  Result<void> result;
+  uint64_t flushed = job.row.bytes_done;
+  for (uint64_t at = job.row.bytes_done; at < job.row.bytes_total && result;) {
+    while (job.row.state == "paused" && !stopping_) co_await job.changed.wait();
+    if (job.row.state == "cancelled" || stopping_) break;
+    const uint64_t count = std::min(kPiece, job.row.bytes_total - at);
+    co_await rt::hop(core);
+    {
+      rt::Buffer buffer = core.buffers().get(count);
+      const int error = co_await (*file)->read(at, buffer.span());
+      if (error != 0) {
+        result = std::unexpected(medium_error(error, path, at));
+      } else if (!is_zero(buffer.span())) {
+        result = co_await volume.write(at, buffer.span(), false);
+      } else if (job.overwrite) {
+        result = co_await volume.zero({at, count}, {});
+      }
+    }
+    co_await rt::hop(control_);
+    if (!result) break;
+    at += count;
+    job.row.bytes_done = at;
+    if (at - flushed >= kCheckpointBytes) {
+      result = co_await checkpoint(job, volume, at);
+      flushed = at;
+    }
+    co_await throttle(job, count);
+  }
+  if (result) result = co_await checkpoint(job, volume, job.row.bytes_done);
+  co_await rt::hop(core);
+  file->reset();
+  co_await rt::hop(control_);
+  co_return result;
+}
+
+// Flushed first, written down afterwards.
+rt::Task<Result<void>> Jobs::checkpoint(Job& job, volume::Volume& volume, uint64_t bytes) {
+  co_await rt::hop(volume.core());
+  const auto flushed = co_await volume.flush();
+  co_await rt::hop(control_);
+  CO_TRY(flushed);
+  Job copy_of_row;
+  copy_of_row.row = job.row;
+  copy_of_row.row.bytes_done = bytes;
+  co_return co_await save(copy_of_row);
+}
+
+rt::Task<> Jobs::throttle(Job& job, uint64_t bytes) {
+  if (job.row.rate == 0) co_return;
+  const rt::Micros pause = bytes * rt::kSecond / job.row.rate;
+  co_await stop_.wait_until(control_.clock(), control_.clock().now() + pause);
+}
+
+rt::Task<> Jobs::finish(Job& job, const Result<void>& result) {
+  if (job.row.state != "cancelled") job.row.state = result ? "done" : "failed";
+  if (!result) job.row.error = result.error().describe();
+  job.row.ended_us = control_.clock().wall_us();
+  const auto saved = co_await save(job);
+  if (job.row.state == "failed") {
+    events_.emit({.severity = Severity::kError, .code = "job_failed", .subject = fmt::format("job {}", job.row.id),
+                  .text = fmt::format("import into volume {} failed: {}", job.row.target, job.row.error), .next = fmt::format("duplex job show {}", job.row.id)});
+  } else if (!saved) {
+    events_.emit({.severity = Severity::kWarning, .code = "job_not_saved", .subject = fmt::format("job {}", job.row.id),
+                  .text = fmt::format("the end of job {} could not be stored: {}", job.row.id, saved.error().message()), .next = "duplex status"});
+  }
+  job.changed.pulse();
+}
+
+}  // namespace duplex::control
