@@ -1,1 +1,48 @@
-int main(){return 0;}
+// duplex: the command line of an array. Parses, calls the API, prints.
+#include <csignal>
+#include <cstdlib>
+
+#include "duplex/commands.h"
+
+namespace duplex::cli {
+namespace {
+
+int run(int argc, char** argv) {
+  CLI::App app("Commands for a Duplex storage array");
+  app.set_version_flag("--version", DUPLEX_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+  Context context;
+  const char* from_environment = std::getenv("DUPLEX_API");
+  context.settings.api = from_environment != nullptr ? from_environment : "unix:/run/duplex/api.sock";
+  app.add_option("--api", context.settings.api, "where the array's API is (or DUPLEX_API)")->type_name("unix:PATH|http://HOST:PORT");
+  app.add_flag("--json", context.settings.json, "print JSON");
+  app.add_flag("-q,--quiet", context.settings.quiet, "no prose");
+  app.add_flag("--yes", context.settings.yes, "do what destroys data without asking");
+  app.add_flag("--plan", context.settings.plan, "only show what would be destroyed");
+  add_general_commands(app, context);
+  add_device_commands(app, context);
+  add_volume_commands(app, context);
+  add_job_commands(app, context);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kDone : kUsage;
+  }
+  try {
+    context.action(Client(context.settings.api));
+  } catch (const Failure& failure) {
+    if (!failure.message.empty()) print_failure(context.settings, failure);
+    return failure.exit;
+  }
+  return kDone;
+}
+
+}  // namespace
+}  // namespace duplex::cli
+
+int main(int argc, char** argv) {
+  // A job that is being followed goes on when the follower is interrupted.
+  std::signal(SIGINT, [](int) { std::_Exit(130); });
+  return duplex::cli::run(argc, argv);
+}

@@ -1,0 +1,114 @@
+#include "duplex/output.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <iostream>
+
+#include "base/text.h"
+
+namespace duplex::cli {
+namespace {
+
+bool colour() { return isatty(STDOUT_FILENO) != 0 && std::getenv("NO_COLOR") == nullptr; }
+
+}  // namespace
+
+Table::Table(std::vector<std::string> titles) : titles_(std::move(titles)) {
+  for (std::string& title : titles_) {
+    right_.push_back(title.starts_with('>'));
+    if (right_.back()) title.erase(0, 1);
+  }
+}
+
+void Table::add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+
+void Table::print() const {
+  std::vector<size_t> widths;
+  for (size_t c = 0; c < titles_.size(); ++c) {
+    size_t width = titles_[c].size();
+    for (const auto& row : rows_) width = std::max(width, row[c].size());
+    widths.push_back(width);
+  }
+  const auto line = [&](const std::vector<std::string>& cells) {
+    std::string out;
+    for (size_t c = 0; c < cells.size(); ++c) {
+      if (c > 0) out += "  ";
+      out += right_[c] ? fmt::format("{:>{}}", cells[c], widths[c]) : fmt::format("{:<{}}", cells[c], widths[c]);
+    }
+    out.erase(out.find_last_not_of(' ') + 1);
+    return out;
+  };
+  if (colour()) {
+    fmt::print("\033[1m{}\033[0m\n", line(titles_));
+  } else {
+    fmt::print("{}\n", line(titles_));
+  }
+  for (const auto& row : rows_) fmt::print("{}\n", line(row));
+}
+
+void print_json(const Json& json) { fmt::print("{}\n", json.dump(2)); }
+
+void say(const Settings& settings, const std::string& text) {
+  if (!settings.quiet && !settings.json) fmt::print(stderr, "{}\n", text);
+}
+
+void print_failure(const Settings& settings, const Failure& failure) {
+  if (settings.json) {
+    const Json json = {{"error", {{"code", failure.code}, {"message", failure.message}, {"next", failure.next}}}};
+    fmt::print(stderr, "{}\n", json.dump());
+    return;
+  }
+  fmt::print(stderr, "duplex: {}\n", failure.message);
+  if (!failure.next.empty()) fmt::print(stderr, "next: {}\n", failure.next);
+}
+
+std::string size_text(const Json& bytes) { return format_size_rounded(bytes.get<uint64_t>()); }
+
+std::string text_or_dash(const Json& value) {
+  if (value.is_null() || value == "") return "-";
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+bool confirmed(const Settings& settings, const std::string& what) {
+  if (settings.plan) {
+    fmt::print("{}\n", what);
+    return false;
+  }
+  if (settings.yes) return true;
+  if (isatty(STDIN_FILENO) == 0) {
+    throw Failure{kRefused, "e_state", what, "add --yes to do it, or --plan to see it only"};
+  }
+  fmt::print(stderr, "{}\nGo on? [y/N] ", what);
+  std::string answer;
+  std::getline(std::cin, answer);
+  if (answer == "y" || answer == "yes") return true;
+  throw Failure{kRefused, "e_state", "not done", ""};
+}
+
+Json follow_job(const Client& client, const Settings& settings, uint64_t id, uint64_t timeout_s) {
+  const auto start = std::chrono::steady_clock::now();
+  const bool live = isatty(STDERR_FILENO) != 0 && !settings.quiet && !settings.json;
+  while (true) {
+    const uint64_t passed = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - start).count());
+    const uint64_t left = timeout_s == 0 ? 60 : timeout_s - std::min(timeout_s, passed);
+    const Json job = client.get(fmt::format("/api/v1/jobs/{}?timeout={}", id, std::min<uint64_t>(left, live ? 1 : 30)));
+    const std::string state = job["state"];
+    if (live) {
+      fmt::print(stderr, "\rjob {} {}: {:.0f} %  {} of {}  about {} s left   ", id, state, job["progress"].get<double>(), size_text(job["bytes_done"]),
+                 size_text(job["bytes_total"]), job["eta_s"].get<uint64_t>());
+    }
+    const bool final_state = state == "done" || state == "failed" || state == "cancelled";
+    if (final_state || (timeout_s != 0 && passed >= timeout_s)) {
+      if (live) fmt::print(stderr, "\n");
+      if (state == "failed") throw Failure{kRefused, "e_state", fmt::format("job {} failed: {}", id, job["error"].get<std::string>()), fmt::format("duplex job show {}", id)};
+      if (!final_state) throw Failure{kRefused, "e_timeout", fmt::format("job {} is still {}", id, state), fmt::format("duplex job wait {}", id)};
+      return job;
+    }
+  }
+}
+
+}  // namespace duplex::cli
