@@ -114,7 +114,8 @@ Simulation::End Simulation::run_until(const bool& done, rt::Micros limit) {
   interrupted_ = false;  // a cut made between two runs needs no telling
   while (!done) {
     if (cut_machine_ != nullptr && steps_ >= cut_step_) {
-      std::exchange(cut_machine_, nullptr)->power_cut();
+      Machine& machine = *std::exchange(cut_machine_, nullptr);
+      cut_is_kill_ ? machine.kill() : machine.power_cut();
     }
     if (std::exchange(interrupted_, false)) return last_end_ = End::kPowerCut;
     if (now_ > end_time || steps_ > end_step || !step()) return last_end_ = End::kStuck;
@@ -134,9 +135,10 @@ void Simulation::sweep() {
   });
 }
 
-void Simulation::cut_after_steps(Machine& machine, uint64_t steps) {
-  cut_machine_ = &machine;
+void Simulation::cut_after_steps(Machine& machine, uint64_t steps, bool kill) {
+  cut_machine_ = steps == 0 ? nullptr : &machine;
   cut_step_ = steps_ + steps;
+  cut_is_kill_ = kill;
 }
 
 }  // namespace duplex::sim

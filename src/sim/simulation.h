@@ -104,8 +104,10 @@ class Simulation {
   void remove(SimExecutor& executor);
   // For machines: stop running, power is gone.
   void interrupt() { interrupted_ = true; }
-  // Cuts the power of `machine` when this many more steps have run.
-  void cut_after_steps(Machine& machine, uint64_t steps);
+  // Cuts the power of `machine`, or kills it, when this many more steps have run; 0 disarms.
+  void cut_after_steps(Machine& machine, uint64_t steps, bool kill = false);
+  // Destroys started tasks that have ended or whose executor is abandoned.
+  void sweep();
 
  private:
   struct Entry {
@@ -114,8 +116,6 @@ class Simulation {
     uint64_t slot;
     bool operator>(const Entry& o) const { return time != o.time ? time > o.time : order > o.order; }
   };
-  // Destroys the roots that have ended or whose executor is abandoned.
-  void sweep();
   bool step();
   void fire_next();
 
@@ -148,6 +148,7 @@ class Simulation {
   End last_end_ = End::kDone;
   Machine* cut_machine_ = nullptr;
   uint64_t cut_step_ = 0;
+  bool cut_is_kill_ = false;
 };
 
 namespace detail {

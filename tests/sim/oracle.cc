@@ -95,6 +95,7 @@ void Oracle::end_write(Time now, uint32_t write, bool success, bool durable) {
     prune(sectors_[s]);
   }
   if (certain && !durable) unflushed_.push_back(w);
+  if (durable) flush_must_fail_ = false;
 }
 
 void Oracle::end_flush(Time now, Time issued, bool success) {
@@ -105,6 +106,7 @@ void Oracle::end_flush(Time now, Time issued, bool success) {
     std::erase_if(unflushed_, [&](const Write& w) { return w.end < now; });
     return;
   }
+  if (!flushes_.empty()) flush_must_fail_ = false;
   if (flush_must_fail_ && issued > last_loss_) {
     violate(fmt::format("flush at {} succeeded although unflushed writes were lost at {}", issued, last_loss_));
   }
@@ -223,8 +225,9 @@ void Oracle::killed(Time now) {
   reads_.clear();
 }
 
-void Oracle::cache_lost(Time now) {
-  flush_must_fail_ = flush_must_fail_ || !unflushed_.empty();
+void Oracle::cache_lost(Time now, bool only_device) {
+  const bool data = std::any_of(unflushed_.begin(), unflushed_.end(), [](const Write& w) { return !w.zero; });
+  if (only_device && data && flushes_.empty()) flush_must_fail_ = true;
   lose_unflushed(now, false);
   for (auto& [id, write] : in_flight_) write.tainted = true;
   unflushed_.clear();

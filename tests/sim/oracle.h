@@ -56,8 +56,9 @@ class Oracle {
 
   void power_cut(Time now);
   void killed(Time now);
-  // Rule 4, told by whoever injected the fault.
-  void cache_lost(Time now);
+  // Rule 4, told by whoever injected the fault. `only_device`: all data of the volume was on the
+  // device that lost its cache.
+  void cache_lost(Time now, bool only_device);
 
   // New size; sectors that appear are zero, durably.
   void resize(uint64_t sectors);

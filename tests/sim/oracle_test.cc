@@ -153,7 +153,7 @@ TEST_F(OracleTest, AKillKeepsWhatWasAnswered) {
 
 TEST_F(OracleTest, AfterACacheLossTheNextFlushMustFail) {
   write();
-  oracle.cache_lost(++now);
+  oracle.cache_lost(++now, true);
   flush();
   EXPECT_TRUE(bad());
 }
@@ -162,7 +162,7 @@ TEST_F(OracleTest, AfterACacheLossThatWasToldTheNextFlushMayGoWell) {
   const uint32_t a = write();
   flush();
   write();
-  oracle.cache_lost(++now);
+  oracle.cache_lost(++now, true);
   flush(false);
   flush();
   read(a);

@@ -13,35 +13,17 @@
 #include "rt/task.h"
 #include "rt/task_group.h"
 #include "rt/wait.h"
+#include "sim/dice.h"
 #include "sim/host.h"
 #include "sim/oracle.h"
 
 namespace duplex::simtest {
 
+using sim::Dice;
+
 struct Moments {
   Time now = 0;
   Time next() { return ++now; }
-};
-
-// Splittable random numbers of the workload (its own stream of the seed).
-class Dice {
- public:
-  explicit Dice(uint64_t seed) : state_(seed) {}
-  uint64_t next() {
-    state_ += 0x9e3779b97f4a7c15u;
-    uint64_t x = state_;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-  }
-  // 0 .. bound - 1
-  uint64_t below(uint64_t bound) { return static_cast<uint64_t>((static_cast<unsigned __int128>(next()) * bound) >> 64); }
-  uint64_t between(uint64_t low, uint64_t high) { return low + below(high - low + 1); }
-  bool chance(double p) { return static_cast<double>(next() >> 11) * 0x1.0p-53 < p; }
-  uint64_t split() { return next(); }
-
- private:
-  uint64_t state_;
 };
 
 // What kinds of requests a run makes; drawn once per run, printed with it.
@@ -57,7 +39,6 @@ struct RequestMix {
   double hot_spot = 0.5;      // share of requests that go to the first sixteenth of the volume
 };
 
-// Where the client's memory comes from: the requests of the direct form need buffers.
 struct ClientStats {
   uint64_t operations = 0;
   uint64_t errors = 0;

@@ -1,0 +1,140 @@
+// sim_run: many scenes, from seeds, in several processes (SQLite keeps its random numbers per
+// process, so one process is one run at a time).
+//
+//   sim_run --seconds 180 [--processes 2] [--first SEED]
+//   sim_run --seed S          one run, described; ends with what it found
+//
+// Last line: seeds, operations, faults, power cuts, kills, virtual hours, doubled, violations.
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "sim/scene.h"
+
+namespace duplex::simtest {
+namespace {
+
+struct Totals {
+  uint64_t seeds = 0, operations = 0, errors = 0, faults = 0, power_cuts = 0, kills = 0, lives = 0, doubled = 0, violations = 0, virtual_us = 0;
+  void add(const Totals& o) {
+    seeds += o.seeds;
+    operations += o.operations;
+    errors += o.errors;
+    faults += o.faults;
+    power_cuts += o.power_cuts;
+    kills += o.kills;
+    lives += o.lives;
+    doubled += o.doubled;
+    violations += o.violations;
+    virtual_us += o.virtual_us;
+  }
+};
+
+uint64_t count_of(const SceneResult& result, const char* what) {
+  const auto it = result.counts.find(what);
+  return it == result.counts.end() ? 0 : it->second;
+}
+
+void run_seed(uint64_t seed, Totals& totals) {
+  SceneResult result = Scene(seed).run();
+  ++totals.seeds;
+  totals.operations += result.operations;
+  totals.errors += result.errors;
+  totals.faults += result.faults;
+  totals.power_cuts += count_of(result, "power cut");
+  totals.kills += count_of(result, "kill");
+  totals.lives += result.lives;
+  totals.virtual_us += result.virtual_time;
+  if (seed % 100 == 0 && result.violation.empty()) {
+    ++totals.doubled;
+    if (Scene(seed).run().hash != result.hash) result.violation = "the same seed gave another run (P13)";
+  }
+  if (result.violation.empty()) return;
+  ++totals.violations;
+  fmt::print("VIOLATION seed {}: {}\n  again: sim_run --seed {}\n", seed, result.violation, seed);
+  std::fflush(stdout);
+}
+
+// A share of the seeds: first, first + step, ... until the time is up.
+Totals run_share(uint64_t first, uint64_t step, std::chrono::steady_clock::time_point end) {
+  Totals totals;
+  for (uint64_t seed = first; std::chrono::steady_clock::now() < end && totals.violations < 5; seed += step) run_seed(seed, totals);
+  return totals;
+}
+
+Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  std::vector<std::pair<pid_t, int>> children;
+  std::fflush(stdout);
+  for (uint64_t i = 0; i < processes; ++i) {
+    int ends[2];
+    if (pipe(ends) != 0) std::abort();
+    const pid_t pid = fork();
+    if (pid == 0) {
+      close(ends[0]);
+      const Totals totals = run_share(first + i, processes, end);
+      const bool sent = write(ends[1], &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
+      std::_Exit(sent ? 0 : 1);
+    }
+    close(ends[1]);
+    children.emplace_back(pid, ends[0]);
+  }
+  Totals all;
+  for (const auto& [pid, from] : children) {
+    Totals totals;
+    int status = 0;
+    const bool came = read(from, &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
+    waitpid(pid, &status, 0);
+    close(from);
+    if (came && status == 0) {
+      all.add(totals);
+    } else {
+      fmt::print("VIOLATION: a process of the simulation died (status {})\n", status);
+      ++all.violations;
+    }
+  }
+  return all;
+}
+
+int one_seed(uint64_t seed) {
+  set_log_level(LogLevel::kDebug);
+  Scene scene(seed);
+  fmt::print("{}\n", scene.describe());
+  const SceneResult result = scene.run();
+  for (const auto& [what, count] : result.counts) fmt::print("  {:>8}  {}\n", count, what);
+  fmt::print("{} operations, {} with an error, {} lives, hash {:016x}\n", result.operations, result.errors, result.lives, result.hash);
+  fmt::print("{}\n", result.violation.empty() ? "no violation" : "VIOLATION: " + result.violation);
+  return result.violation.empty() ? 0 : 1;
+}
+
+int main(int argc, char** argv) {
+  uint64_t seconds = 10, processes = 1, first = 1, seed = 0;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const uint64_t value = parse_number(argv[i + 1]).value_or(0);
+    const std::string_view key = argv[i];
+    if (key == "--seconds") seconds = value;
+    if (key == "--processes") processes = value;
+    if (key == "--first") first = value;
+    if (key == "--seed") seed = value;
+  }
+  set_log_sink([](LogLevel, std::string_view) {});
+  if (seed != 0) {
+    set_log_sink({});
+    return one_seed(seed);
+  }
+  const Totals totals = run_processes(first, std::max<uint64_t>(processes, 1), seconds);
+  fmt::print("{} seeds, {} operations, {} faults, {} power cuts, {} kills, {:.1f} virtual hours, {} doubled, {} violations\n", totals.seeds, totals.operations,
+             totals.faults, totals.power_cuts, totals.kills, static_cast<double>(totals.virtual_us) / 3.6e9, totals.doubled, totals.violations);
+  return totals.violations == 0 && totals.operations > 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace duplex::simtest
+
+int main(int argc, char** argv) { return duplex::simtest::main(argc, argv); }
