@@ -95,7 +95,10 @@ bool Simulation::step() {
   if (!runnable_.empty()) {
     const size_t pick = schedule_.below(runnable_.size());
     SimExecutor& executor = *runnable_[pick];
-    if (executor.starved_until > now_ && runnable_.size() > 1) return true;
+    if (executor.starved_until > now_ && runnable_.size() > 1) {
+      now_ += 10;  // it gets its turn when the time has come
+      return true;
+    }
     if (schedule_.chance(0.0002)) executor.starved_until = now_ + schedule_.between(100, 5000);
     trace(executor.id() * 1'000'003 + now_);
     executor.run_one();

@@ -110,7 +110,8 @@ void Oracle::end_flush(Time now, Time issued, bool success) {
   if (flush_must_fail_ && issued > last_loss_) {
     violate(fmt::format("flush at {} succeeded although unflushed writes were lost at {}", issued, last_loss_));
   }
-  std::erase_if(unflushed_, [&](const Write& w) {
+  std::erase_if(unflushed_, [&](Write& w) {
+    w.maybe_durable = true;
     if (w.end >= issued) return false;
     for (uint64_t s = w.first; s < std::min<uint64_t>(w.first + w.count, sectors_.size()); ++s) {
       for (Version& v : sectors_[s]) v.durable = v.durable || (v.start == w.start && v.success);
@@ -175,7 +176,8 @@ void Oracle::end_read(Time now, Time started, uint64_t first, std::span<const st
                           describe(sector)));
       return;
     }
-    if (explanations == 1) observe(sector, seen, now);
+    // A read that was under way when data was lost may have seen what is gone now.
+    if (explanations == 1 && started > last_loss_) observe(sector, seen, now);
   }
 }
 
@@ -226,7 +228,7 @@ void Oracle::killed(Time now) {
 }
 
 void Oracle::cache_lost(Time now, bool only_device) {
-  const bool data = std::any_of(unflushed_.begin(), unflushed_.end(), [](const Write& w) { return !w.zero; });
+  const bool data = std::any_of(unflushed_.begin(), unflushed_.end(), [](const Write& w) { return !w.zero && !w.maybe_durable; });
   if (only_device && data && flushes_.empty()) flush_must_fail_ = true;
   lose_unflushed(now, false);
   for (auto& [id, write] : in_flight_) write.tainted = true;

@@ -99,7 +99,7 @@ SceneResult Scene::run() {
 bool Scene::live(size_t life, bool last) {
   set_faults(false);
   if (!box_->running()) box_->power_on({.reactors = plan_.reactors});
-  if (!boot(life)) return result_.violation.empty();
+  if (!boot(life)) return result_.violation.empty() && !hopeless_;
   check_names();
   if (last) {
     final_checks();
@@ -164,6 +164,7 @@ bool Scene::first_setup() {
   if (!done || !*done) {
     // A pool too small for thick volumes is a fair refusal; there is nothing to run then.
     if (done && done->error().code() != Code::kNoSpace) violate("setting up: " + done->error().describe());
+    if (done) hopeless_ = true;
     return false;
   }
   set_up_ = true;
@@ -321,19 +322,23 @@ void Scene::crash(bool power) {
   tear_down();
 }
 
-// Objects die where they stand; clients outside see their connections end.
+// Objects die where they stand, users before what they use. Clients outside live on: each must see
+// its connection end.
 void Scene::tear_down() {
   if (box_->running() && array_) box_->power_cut();
-  if (plan_.nbd) {
-    for (Client& client : clients_) {
-      if (client.running && !simulation_.finish(*client.running, kLifeLimit) && result_.violation.empty()) violate("a client never learns that its server is gone");
-    }
-  }
   simulation_.sweep();
-  collect_clients();
   verbs_running_.reset();
+  if (!plan_.nbd) collect_clients();
   server_.reset();
   array_.reset();
+  for (Client& client : clients_) {
+    if (client.running && !simulation_.finish(*client.running, kLifeLimit)) {
+      violate("a client never learns that its server is gone");
+      outside_->power_cut();
+      simulation_.sweep();
+    }
+  }
+  collect_clients();
 }
 
 bool Scene::stop_cleanly() {

@@ -113,6 +113,7 @@ class Scene {
   std::map<std::string, uint64_t> expected_;  // volumes of the verbs, name to size
   std::optional<Verb> verb_;
   bool set_up_ = false;
+  bool hopeless_ = false;  // the devices drawn are too small for what was drawn to be on them
   SceneResult result_;
 };
 
