@@ -134,7 +134,15 @@ void Oracle::observe(Sector& sector, size_t seen, Time now) {
   const Version v = sector[seen];
   if (v.end != kNever && v.end <= last_loss_) {
     // Rule 3: one constant. Versions in flight at the loss of a cache are not part of it.
-    std::erase_if(sector, [&](const Version& u) { return u.start != v.start && u.end <= last_loss_ && u.end != kNever; });
+    const auto ruled_out = [&](const Version& u) { return u.start != v.start && u.end <= last_loss_ && u.end != kNever; };
+    if (std::ranges::any_of(reads_, [&](Time started) { return started < last_loss_; })) {
+      // A read from before the loss may still come back with one of them.
+      for (Version& u : sector) {
+        if (ruled_out(u)) u.out_since = std::min(u.out_since, now);
+      }
+    } else {
+      std::erase_if(sector, ruled_out);
+    }
     for (Version& u : sector) {
       if (u.start == v.start) u.success = true;
     }
@@ -225,6 +233,7 @@ void Oracle::killed(Time now) {
   in_flight_.clear();
   flushes_.clear();
   reads_.clear();
+  flush_must_fail_ = false;  // who knew of the loss is gone, and so are the connections it concerned
 }
 
 void Oracle::cache_lost(Time now, bool only_device) {
