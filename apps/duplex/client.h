@@ -9,7 +9,14 @@ namespace duplex::cli {
 using Json = nlohmann::json;
 
 // How a command ends; docs/parts/cli.md "Exit codes".
-enum Exit { kDone = 0, kRefused = 1, kUsage = 2, kUnreachable = 3, kPartial = 4, kInterrupted = 130 };
+enum Exit {
+  kDone = 0,
+  kRefused = 1,
+  kUsage = 2,
+  kUnreachable = 3,
+  kPartial = 4,
+  kInterrupted = 130
+};
 
 // A command that cannot go on: what to print and how to exit.
 struct Failure {
@@ -26,14 +33,19 @@ class Client {
 
   // Answers as JSON; throws Failure for a refusal (kRefused) and when the array cannot be reached.
   Json get(const std::string& path) const { return call("GET", path, {}); }
-  Json post(const std::string& path, const Json& body) const { return call("POST", path, body.dump()); }
-  Json patch(const std::string& path, const Json& body) const { return call("PATCH", path, body.dump()); }
+  Json post(const std::string& path, const Json& body) const {
+    return call("POST", path, body.dump());
+  }
+  Json patch(const std::string& path, const Json& body) const {
+    return call("PATCH", path, body.dump());
+  }
   Json remove(const std::string& path) const { return call("DELETE", path, {}); }
   std::string text(const std::string& path) const;
 
  private:
   Json call(const char* method, const std::string& path, const std::string& body) const;
-  std::string raw(const char* method, const std::string& path, const std::string& body, int& status) const;
+  std::string raw(const char* method, const std::string& path, const std::string& body,
+                  int& status) const;
 
   std::string address_;
   std::string host_;  // socket path or host name

@@ -12,7 +12,14 @@ namespace duplex::cli {
 struct Context {
   Settings settings;
   std::function<void(const Client&)> action;
+  bool has_plan = false;  // the verb destroys something and can tell what
 };
+
+// Says that `command` knows --plan and --yes.
+inline CLI::App* destructive(CLI::App* command, Context& context) {
+  command->preparse_callback([&context](size_t) { context.has_plan = true; });
+  return command;
+}
 
 void add_general_commands(CLI::App& app, Context& context);  // status, support, event
 void add_device_commands(CLI::App& app, Context& context);   // device, pool, backing

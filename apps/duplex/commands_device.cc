@@ -13,19 +13,25 @@ void print_devices(const Json& devices) {
   Table table({"NAME", "STATE", ">SIZE", ">USED", "ENGINE", "PATH"});
   for (const Json& d : devices) {
     const uint64_t used = d["extents_used"].get<uint64_t>() * d["extent_size"].get<uint64_t>();
-    table.add({d["name"], d["state"], size_text(d["size"]), format_size_rounded(used), d["engine"], d["path"]});
+    table.add({d["name"], d["state"], size_text(d["size"]), format_size_rounded(used), d["engine"],
+               d["path"]});
   }
   table.print();
 }
 
 // Tables 400 and 410 of docs/REFERENCE.md.
 void print_device(const Json& d) {
-  fmt::print("device {} ({}) at {}\n", d["name"].get<std::string>(), d["state"].get<std::string>(), d["path"].get<std::string>());
+  fmt::print("device {} ({}) at {}\n", d["name"].get<std::string>(), d["state"].get<std::string>(),
+             d["path"].get<std::string>());
   if (d["reason"] != "") fmt::print("reason: {}\n", d["reason"].get<std::string>());
-  fmt::print("{} extents of {}, {} used, {} being cleaned; errors: {} read, {} write, {} flush\n", d["extents"].dump(), size_text(d["extent_size"]),
-             d["extents_used"].dump(), d["extents_scrubbing"].dump(), d["read_errors"].dump(), d["write_errors"].dump(), d["flush_errors"].dump());
+  fmt::print("{} extents of {}, {} used, {} being cleaned; errors: {} read, {} write, {} flush\n",
+             d["extents"].dump(), size_text(d["extent_size"]), d["extents_used"].dump(),
+             d["extents_scrubbing"].dump(), d["read_errors"].dump(), d["write_errors"].dump(),
+             d["flush_errors"].dump());
   Table table({">PE", ">COUNT", "BACKING", ">LE"});
-  for (const Json& run : d["map"]) table.add({run["pe"].dump(), run["count"].dump(), text_or_dash(run["backing"]), text_or_dash(run["le"])});
+  for (const Json& run : d["map"])
+    table.add({run["pe"].dump(), run["count"].dump(), text_or_dash(run["backing"]),
+               text_or_dash(run["le"])});
   table.print();
 }
 
@@ -41,14 +47,19 @@ void add_device_commands(CLI::App& app, Context& context) {
   device->require_subcommand(1);
 
   auto add = std::make_shared<AddDevice>();
-  CLI::App* add_command = device->add_subcommand("add", "Add a file (made with --size when absent) or a disk");
+  CLI::App* add_command =
+      device->add_subcommand("add", "Add a file (made with --size when absent) or a disk");
   add_command->add_option("path", add->path)->required();
   add_command->add_option("--name", add->name, "default: from the path");
-  add_command->add_option("--size", add->size, "size of a file that does not exist yet")->type_name("20G");
+  add_command->add_option("--size", add->size, "size of a file that does not exist yet")
+      ->type_name("20G");
   add_command->add_flag("--overwrite", add->overwrite, "take it although it carries something");
   add_command->callback([&context, add] {
     context.action = [&context, add](const Client& client) {
-      Json body = {{"path", add->path}, {"name", add->name}, {"overwrite", add->overwrite}};
+      const bool is_uri = add->path.contains("://");
+      Json body = {{"path", is_uri ? add->path : absolute_path(add->path)},
+                   {"name", add->name},
+                   {"overwrite", add->overwrite}};
       if (!add->size.empty()) body["size"] = add->size;
       const Json made = client.post("/api/v1/devices", body);
       show(context, made, [](const Json& d) { print_devices(Json::array({d})); });
@@ -56,28 +67,44 @@ void add_device_commands(CLI::App& app, Context& context) {
     };
   });
   device->add_subcommand("list", "All devices")->callback([&context] {
-    context.action = [&context](const Client& client) { show(context, client.get("/api/v1/devices"), print_devices); };
+    context.action = [&context](const Client& client) {
+      show(context, client.get("/api/v1/devices"), print_devices);
+    };
   });
   auto name = std::make_shared<std::string>();
   const auto named = [&](const char* verb, const char* help, auto act) {
     CLI::App* command = device->add_subcommand(verb, help);
     command->add_option("name", *name)->required();
     command->callback([&context, name, act] {
-      context.action = [&context, name, act](const Client& client) { act(context, client, "/api/v1/devices/" + path_part(*name), *name); };
+      context.action = [&context, name, act](const Client& client) {
+        act(context, client, "/api/v1/devices/" + path_part(*name), *name);
+      };
     });
+    return command;
   };
-  named("show", "One device and what lies on it", [](const Context& c, const Client& client, const std::string& path, const std::string&) {
-    show(c, client.get(path), print_device);
-  });
-  named("resize", "Take the new size of a grown file or disk into use", [](const Context& c, const Client& client, const std::string& path, const std::string&) {
-    show(c, client.post(path + "/resize", Json::object()), [](const Json& d) { print_devices(Json::array({d})); });
-  });
-  named("remove", "Take an unused device out of the pool", [](const Context& c, const Client& client, const std::string& path, const std::string& which) {
-    const Json d = client.get(path);
-    const std::string what = fmt::format("device {} at {} leaves the pool; {} of its {} extents are in use", which, d["path"].get<std::string>(), d["extents_used"].dump(), d["extents"].dump());
-    if (!confirmed(c.settings, what)) return;
-    show(c, client.remove(path), [](const Json& json) { fmt::print("removed {}\n", json["removed"].get<std::string>()); });
-  });
+  named("show", "One device and what lies on it",
+        [](const Context& c, const Client& client, const std::string& path, const std::string&) {
+          show(c, client.get(path), print_device);
+        });
+  named("resize", "Take the new size of a grown file or disk into use",
+        [](const Context& c, const Client& client, const std::string& path, const std::string&) {
+          show(c, client.post(path + "/resize", Json::object()),
+               [](const Json& d) { print_devices(Json::array({d})); });
+        });
+  destructive(named("remove", "Take an unused device out of the pool",
+                    [](const Context& c, const Client& client, const std::string& path,
+                       const std::string& which) {
+                      const Json d = client.get(path);
+                      const std::string what = fmt::format(
+                          "device {} at {} leaves the pool; {} of its {} extents are in use", which,
+                          d["path"].get<std::string>(), d["extents_used"].dump(),
+                          d["extents"].dump());
+                      if (!confirmed(c.settings, what)) return;
+                      show(c, client.remove(path), [](const Json& json) {
+                        fmt::print("removed {}\n", json["removed"].get<std::string>());
+                      });
+                    }),
+              context);
 
   CLI::App* pool = app.add_subcommand("pool", "Space of all devices together");
   pool->require_subcommand(1);
@@ -85,7 +112,8 @@ void add_device_commands(CLI::App& app, Context& context) {
     context.action = [&context](const Client& client) {
       show(context, client.get("/api/v1/pool"), [](const Json& p) {
         Table table({">TOTAL", ">USED", ">FREE", ">CLEANING", ">PROMISED"});
-        table.add({size_text(p["total"]), size_text(p["used"]), size_text(p["free"]), size_text(p["scrubbing"]), size_text(p["promised"])});
+        table.add({size_text(p["total"]), size_text(p["used"]), size_text(p["free"]),
+                   size_text(p["scrubbing"]), size_text(p["promised"])});
         table.print();
       });
     };
@@ -96,7 +124,9 @@ void add_device_commands(CLI::App& app, Context& context) {
     context.action = [&context](const Client& client) {
       show(context, client.get("/api/v1/backings"), [](const Json& all) {
         Table table({"NAME", ">SIZE", ">ALLOCATED", "KIND", "DEVICE"});
-        for (const Json& b : all) table.add({b["name"], size_text(b["size"]), size_text(b["allocated"]), b["thick"].get<bool>() ? "thick" : "thin", text_or_dash(b["device"])});
+        for (const Json& b : all)
+          table.add({b["name"], size_text(b["size"]), size_text(b["allocated"]),
+                     b["thick"].get<bool>() ? "thick" : "thin", text_or_dash(b["device"])});
         table.print();
       });
     };

@@ -11,7 +11,9 @@ namespace {
 void print_jobs(const Json& jobs) {
   Table table({">ID", "KIND", "TARGET", "STATE", ">PROGRESS", ">DONE", ">TOTAL", ">ETA"});
   for (const Json& j : jobs) {
-    table.add({j["id"].dump(), j["kind"], j["target"], j["state"], fmt::format("{:.0f} %", j["progress"].get<double>()), size_text(j["bytes_done"]), size_text(j["bytes_total"]),
+    table.add({j["id"].dump(), j["kind"], j["target"], j["state"],
+               fmt::format("{:.0f} %", j["progress"].get<double>()), size_text(j["bytes_done"]),
+               size_text(j["bytes_total"]),
                j["state"] == "running" ? j["eta_s"].dump() + " s" : "-"});
   }
   table.print();
@@ -26,7 +28,9 @@ void add_job_commands(CLI::App& app, Context& context) {
   CLI::App* job = app.add_subcommand("job", "Long work: progress, pause, cancel");
   job->require_subcommand(1);
   job->add_subcommand("list", "All jobs")->callback([&context] {
-    context.action = [&context](const Client& client) { show(context, client.get("/api/v1/jobs"), print_jobs); };
+    context.action = [&context](const Client& client) {
+      show(context, client.get("/api/v1/jobs"), print_jobs);
+    };
   });
   auto id = std::make_shared<uint64_t>(0);
   auto timeout = std::make_shared<uint64_t>(0);
@@ -36,21 +40,31 @@ void add_job_commands(CLI::App& app, Context& context) {
     made->add_option("id", *id)->required();
     made->callback([&context, id, act] {
       context.action = [&context, id, act](const Client& client) {
-        show(context, act(client, fmt::format("/api/v1/jobs/{}", *id)), [](const Json& j) { print_jobs(Json::array({j})); });
+        show(context, act(client, fmt::format("/api/v1/jobs/{}", *id)),
+             [](const Json& j) { print_jobs(Json::array({j})); });
       };
     });
     return made;
   };
-  command("show", "One job", [](const Client& client, const std::string& path) { return client.get(path); });
+  command("show", "One job",
+          [](const Client& client, const std::string& path) { return client.get(path); });
   for (const char* verb : {"pause", "resume", "cancel"}) {
-    command(verb, "", [verb](const Client& client, const std::string& path) { return client.post(path + "/" + verb, Json::object()); });
+    command(verb, "", [verb](const Client& client, const std::string& path) {
+      return client.post(path + "/" + verb, Json::object());
+    });
   }
-  command("wait", "Until the job has ended", [&context, id, timeout](const Client& client, const std::string&) {
-    return follow_job(client, context.settings, *id, *timeout);
-  })->add_option("--timeout", *timeout, "seconds, 0 for ever");
-  command("rate", "Limit a job", [rate](const Client& client, const std::string& path) {
-    return client.post(path + "/rate", {{"rate", *rate == "none" ? "0" : *rate}});
-  })->add_option("rate", *rate, "bytes per second, or none")->required()->type_name("100M|none");
+  command("wait", "Until the job has ended",
+          [&context, id, timeout](const Client& client, const std::string&) {
+            return follow_job(client, context.settings, *id, *timeout);
+          })
+      ->add_option("--timeout", *timeout, "seconds, 0 for ever");
+  command("rate", "Limit a job",
+          [rate](const Client& client, const std::string& path) {
+            return client.post(path + "/rate", {{"rate", *rate == "none" ? "0" : *rate}});
+          })
+      ->add_option("rate", *rate, "bytes per second, or none")
+      ->required()
+      ->type_name("100M|none");
 }
 
 }  // namespace duplex::cli

@@ -14,8 +14,10 @@ int run(int argc, char** argv) {
   app.fallthrough();
   Context context;
   const char* from_environment = std::getenv("DUPLEX_API");
-  context.settings.api = from_environment != nullptr ? from_environment : "unix:/run/duplex/api.sock";
-  app.add_option("--api", context.settings.api, "where the array's API is (or DUPLEX_API)")->type_name("unix:PATH|http://HOST:PORT");
+  context.settings.api =
+      from_environment != nullptr ? from_environment : "unix:/run/duplex/api.sock";
+  app.add_option("--api", context.settings.api, "where the array's API is (or DUPLEX_API)")
+      ->type_name("unix:PATH|http://HOST:PORT");
   app.add_flag("--json", context.settings.json, "print JSON");
   app.add_flag("-q,--quiet", context.settings.quiet, "no prose");
   app.add_flag("--yes", context.settings.yes, "do what destroys data without asking");
@@ -30,10 +32,18 @@ int run(int argc, char** argv) {
     return app.exit(error) == 0 ? kDone : kUsage;
   }
   try {
+    if (context.settings.plan && !context.has_plan) {
+      throw Failure{kUsage, "e_invalid", "this verb has no --plan", "leave it out"};
+    }
     context.action(Client(context.settings.api));
   } catch (const Failure& failure) {
     if (!failure.message.empty()) print_failure(context.settings, failure);
     return failure.exit;
+  } catch (const Json::exception&) {
+    print_failure(context.settings, {kUnreachable, "e_connection",
+                                     "the array's answer has another form than this program knows",
+                                     "use the duplex that came with this duplexd"});
+    return kUnreachable;
   }
   return kDone;
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 
 #include "base/text.h"
@@ -37,7 +38,8 @@ void Table::print() const {
     std::string out;
     for (size_t c = 0; c < cells.size(); ++c) {
       if (c > 0) out += "  ";
-      out += right_[c] ? fmt::format("{:>{}}", cells[c], widths[c]) : fmt::format("{:<{}}", cells[c], widths[c]);
+      out += right_[c] ? fmt::format("{:>{}}", cells[c], widths[c])
+                       : fmt::format("{:<{}}", cells[c], widths[c]);
     }
     out.erase(out.find_last_not_of(' ') + 1);
     return out;
@@ -58,12 +60,17 @@ void say(const Settings& settings, const std::string& text) {
 
 void print_failure(const Settings& settings, const Failure& failure) {
   if (settings.json) {
-    const Json json = {{"error", {{"code", failure.code}, {"message", failure.message}, {"next", failure.next}}}};
+    const Json json = {
+        {"error", {{"code", failure.code}, {"message", failure.message}, {"next", failure.next}}}};
     fmt::print(stderr, "{}\n", json.dump());
     return;
   }
   fmt::print(stderr, "duplex: {}\n", failure.message);
   if (!failure.next.empty()) fmt::print(stderr, "next: {}\n", failure.next);
+}
+
+std::string absolute_path(const std::string& path) {
+  return std::filesystem::absolute(path).lexically_normal().string();
 }
 
 std::string size_text(const Json& bytes) { return format_size_rounded(bytes.get<uint64_t>()); }
@@ -93,19 +100,28 @@ Json follow_job(const Client& client, const Settings& settings, uint64_t id, uin
   const auto start = std::chrono::steady_clock::now();
   const bool live = isatty(STDERR_FILENO) != 0 && !settings.quiet && !settings.json;
   while (true) {
-    const uint64_t passed = static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - start).count());
+    const uint64_t passed = static_cast<uint64_t>(
+        std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - start)
+            .count());
     const uint64_t left = timeout_s == 0 ? 60 : timeout_s - std::min(timeout_s, passed);
-    const Json job = client.get(fmt::format("/api/v1/jobs/{}?timeout={}", id, std::min<uint64_t>(left, live ? 1 : 30)));
+    const Json job = client.get(
+        fmt::format("/api/v1/jobs/{}?timeout={}", id, std::min<uint64_t>(left, live ? 1 : 30)));
     const std::string state = job["state"];
     if (live) {
-      fmt::print(stderr, "\rjob {} {}: {:.0f} %  {} of {}  about {} s left   ", id, state, job["progress"].get<double>(), size_text(job["bytes_done"]),
+      fmt::print(stderr, "\rjob {} {}: {:.0f} %  {} of {}  about {} s left   ", id, state,
+                 job["progress"].get<double>(), size_text(job["bytes_done"]),
                  size_text(job["bytes_total"]), job["eta_s"].get<uint64_t>());
     }
     const bool final_state = state == "done" || state == "failed" || state == "cancelled";
     if (final_state || (timeout_s != 0 && passed >= timeout_s)) {
       if (live) fmt::print(stderr, "\n");
-      if (state == "failed") throw Failure{kRefused, "e_state", fmt::format("job {} failed: {}", id, job["error"].get<std::string>()), fmt::format("duplex job show {}", id)};
-      if (!final_state) throw Failure{kRefused, "e_timeout", fmt::format("job {} is still {}", id, state), fmt::format("duplex job wait {}", id)};
+      if (state == "failed")
+        throw Failure{kRefused, "e_state",
+                      fmt::format("job {} failed: {}", id, job["error"].get<std::string>()),
+                      fmt::format("duplex job show {}", id)};
+      if (!final_state)
+        throw Failure{kRefused, "e_timeout", fmt::format("job {} is still {}", id, state),
+                      fmt::format("duplex job wait {}", id)};
       return job;
     }
   }

@@ -34,6 +34,8 @@ void print_json(const Json& json);
 void say(const Settings& settings, const std::string& text);
 void print_failure(const Settings& settings, const Failure& failure);
 
+// The array has another working directory.
+std::string absolute_path(const std::string& path);
 std::string size_text(const Json& bytes);
 std::string text_or_dash(const Json& value);
 

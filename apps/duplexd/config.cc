@@ -1,17 +1,17 @@
 // The TOML file. Unknown keys are refused: a setting that is silently ignored is worse than none.
 #include <fmt/format.h>
+#include <toml++/toml.h>
 
 #include <algorithm>
 #include <numeric>
-
-#include <toml++/toml.h>
 
 #include "duplexd/options.h"
 
 namespace duplex {
 namespace {
 
-constexpr std::array<std::string_view, 9> kKeys = {"name", "id", "state", "nbd", "api", "reactors", "engine", "log_level", "insecure"};
+constexpr std::array<std::string_view, 9> kKeys = {
+    "name", "id", "state", "nbd", "api", "reactors", "engine", "log_level", "insecure"};
 
 // Edits between two words (Levenshtein).
 size_t distance(std::string_view a, std::string_view b) {
@@ -30,7 +30,8 @@ size_t distance(std::string_view a, std::string_view b) {
 }
 
 std::string nearest_key(std::string_view key) {
-  return std::string(*std::ranges::min_element(kKeys, {}, [&](std::string_view known) { return distance(key, known); }));
+  return std::string(*std::ranges::min_element(
+      kKeys, {}, [&](std::string_view known) { return distance(key, known); }));
 }
 
 // One value as the text a flag would have; nullopt for what no setting can be.
@@ -46,7 +47,9 @@ Result<toml::table> parse(const std::string& path) {
   try {
     return toml::parse_file(path);
   } catch (const toml::parse_error& error) {
-    return fail(Code::kInvalid, fmt::format("{} line {}: {}", path, error.source().begin.line, error.description()), "see docs/CONFIG.md");
+    return fail(Code::kInvalid,
+                fmt::format("{} line {}: {}", path, error.source().begin.line, error.description()),
+                "see docs/CONFIG.md");
   }
 }
 
@@ -58,7 +61,8 @@ Result<void> read_config(const std::string& path, DaemonOptions& options) {
     const std::string name(key.str());
     const auto where = fmt::format("{} line {}: ", path, node.source().begin.line);
     if (std::ranges::find(kKeys, name) == kKeys.end()) {
-      return fail(Code::kInvalid, fmt::format("{}unknown key '{}'", where, name), fmt::format("did you mean '{}'? see docs/CONFIG.md", nearest_key(name)));
+      return fail(Code::kInvalid, fmt::format("{}unknown key '{}'", where, name),
+                  fmt::format("did you mean '{}'? see docs/CONFIG.md", nearest_key(name)));
     }
     std::vector<std::string> values;
     bool good = true;
@@ -73,10 +77,14 @@ Result<void> read_config(const std::string& path, DaemonOptions& options) {
     } else {
       add(node);
     }
-    if (!good) return fail(Code::kInvalid, fmt::format("{}'{}' has a value of the wrong kind", where, name), "see docs/CONFIG.md");
+    if (!good)
+      return fail(Code::kInvalid, fmt::format("{}'{}' has a value of the wrong kind", where, name),
+                  "see docs/CONFIG.md");
     for (const std::string& value : values) {
       const auto set = set_option(options, name, value);
-      if (!set) return fail(Code::kInvalid, where + std::string(set.error().message()), std::string(set.error().next()));
+      if (!set)
+        return fail(Code::kInvalid, where + std::string(set.error().message()),
+                    std::string(set.error().next()));
     }
   }
   return {};

@@ -38,9 +38,11 @@ void declare(CLI::App& app, Flags& flags) {
   app.add_option("--config", flags.config, "TOML file with these settings (docs/CONFIG.md)");
   const auto setting = [&](const char* flag, const char* key, const char* help, const char* form) {
     app.add_option_function<std::vector<std::string>>(
-           flag, [&flags, key](const std::vector<std::string>& values) {
+           flag,
+           [&flags, key](const std::vector<std::string>& values) {
              for (const std::string& value : values) flags.settings.emplace_back(key, value);
-           }, help)
+           },
+           help)
         ->type_name(form)
         ->allow_extra_args(false);
   };
@@ -54,8 +56,11 @@ void declare(CLI::App& app, Flags& flags) {
   setting("--log-level", "log_level", "debug, info, warning or error", "LEVEL");
   app.add_flag("--insecure", flags.direct.insecure, "allow TCP that is not loopback, without TLS");
   app.add_flag("--rebuild", flags.direct.rebuild, "make a new state directory from the devices");
-  app.add_option("--device", flags.direct.devices, "with --rebuild: a device of the array; it names the others")->type_name("PATH");
-  app.add_flag("--accept-missing", flags.direct.accept_missing, "with --rebuild: go on without devices that are gone");
+  app.add_option("--device", flags.direct.devices,
+                 "with --rebuild: a device of the array; it names the others")
+      ->type_name("PATH");
+  app.add_flag("--accept-missing", flags.direct.accept_missing,
+               "with --rebuild: go on without devices that are gone");
   app.allow_extras(false);
 }
 
@@ -66,7 +71,8 @@ Result<DaemonOptions> combine(Flags flags) {
   }
   // Addresses given as flags replace those of the file.
   for (const char* key : {"nbd", "api"}) {
-    const bool given = std::ranges::any_of(flags.settings, [&](const auto& setting) { return setting.first == key; });
+    const bool given = std::ranges::any_of(
+        flags.settings, [&](const auto& setting) { return setting.first == key; });
     if (given) (std::string_view(key) == "nbd" ? options.nbd : options.api).clear();
   }
   for (const auto& [key, value] : flags.settings) {
@@ -77,16 +83,26 @@ Result<DaemonOptions> combine(Flags flags) {
   options.accept_missing = flags.direct.accept_missing;
   options.devices = std::move(flags.direct.devices);
   TRY(check_options(options));
-  if (options.reactors == 0) options.reactors = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);
+  if (options.reactors == 0)
+    options.reactors = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);
   return options;
 }
 
-Result<void> rebuild(os::OsWorld& world, const control::ArrayOptions& array, const DaemonOptions& options) {
-  if (options.devices.empty()) return fail(Code::kInvalid, "--rebuild needs a device to start from", "add --device PATH; its label names the others");
-  TRY_ASSIGN(const auto report, os::run_on(world.control(), control::Array::rebuild(world, array, {options.devices, options.accept_missing})));
-  fmt::print(stderr, "rebuilt from {} device(s): {} volume(s)\n", report.devices.size(), report.volumes.size());
-  for (const std::string& name : report.missing_devices) fmt::print(stderr, "missing device: {}\n", name);
-  for (const std::string& name : report.damaged_volumes) fmt::print(stderr, "damaged volume: {}\n", name);
+Result<void> rebuild(os::OsWorld& world, const control::ArrayOptions& array,
+                     const DaemonOptions& options) {
+  if (options.devices.empty())
+    return fail(Code::kInvalid, "--rebuild needs a device to start from",
+                "add --device PATH; its label names the others");
+  TRY_ASSIGN(
+      const auto report,
+      os::run_on(world.control(),
+                 control::Array::rebuild(world, array, {options.devices, options.accept_missing})));
+  fmt::print(stderr, "rebuilt from {} device(s): {} volume(s)\n", report.devices.size(),
+             report.volumes.size());
+  for (const std::string& name : report.missing_devices)
+    fmt::print(stderr, "missing device: {}\n", name);
+  for (const std::string& name : report.damaged_volumes)
+    fmt::print(stderr, "damaged volume: {}\n", name);
   return {};
 }
 
@@ -97,7 +113,8 @@ struct Daemon {
   std::vector<std::unique_ptr<api::HttpServer>> api;
 };
 
-rt::Task<Result<void>> open_front_door(Daemon& daemon, const DaemonOptions& options, std::vector<int> fds) {
+rt::Task<Result<void>> open_front_door(Daemon& daemon, const DaemonOptions& options,
+                                       std::vector<int> fds) {
   daemon.nbd = std::make_unique<nbd::Server>(daemon.array->world(), daemon.array->volumes());
   for (const int fd : fds) {
     CO_TRY(daemon.nbd->adopt(fd));
@@ -113,14 +130,21 @@ api::Response run_request(control::Array& array, api::Request request) {
   return os::run_on(array.world().control(), api::handle(array, std::move(request)));
 }
 
-Result<void> start(Daemon& daemon, os::OsWorld& world, const control::ArrayOptions& array, const DaemonOptions& options) {
+Result<void> start(Daemon& daemon, os::OsWorld& world, const control::ArrayOptions& array,
+                   const DaemonOptions& options) {
   TRY_ASSIGN(daemon.array, os::run_on(world.control(), control::Array::open(world, array)));
   TRY(os::run_on(world.control(), open_front_door(daemon, options, os::take_listen_fds())));
   for (const rt::Address& address : options.api) {
-    TRY_ASSIGN(auto server, api::HttpServer::start(*daemon.array, address, options.insecure, run_request));
+    TRY_ASSIGN(auto server,
+               api::HttpServer::start(*daemon.array, address, options.insecure, run_request));
     daemon.api.push_back(std::move(server));
   }
   return {};
+}
+
+rt::Task<> release_waiters(control::Array& array) {
+  array.release_waiters();
+  co_return;
 }
 
 rt::Task<> close_array(Daemon& daemon) {
@@ -131,6 +155,7 @@ rt::Task<> close_array(Daemon& daemon) {
 }
 
 void stop(Daemon& daemon, os::OsWorld& world) {
+  if (daemon.array) os::run_on(world.control(), release_waiters(*daemon.array));
   for (const auto& server : daemon.api) server->stop();
   daemon.api.clear();
   os::run_on(world.control(), close_array(daemon));
@@ -140,7 +165,10 @@ int serve(const DaemonOptions& options) {
   set_log_level(options.log_level);
   auto world = os::OsWorld::create({.reactors = options.reactors, .engine = options.engine});
   if (!world) return refuse(world.error(), kRefused);
-  const control::ArrayOptions array = {.name = options.name, .id = options.id, .state_directory = options.state, .engine = (*world)->engine_name()};
+  const control::ArrayOptions array = {.name = options.name,
+                                       .id = options.id,
+                                       .state_directory = options.state,
+                                       .engine = (*world)->engine_name()};
   if (options.rebuild) {
     const auto rebuilt = rebuild(**world, array, options);
     if (!rebuilt) return refuse(rebuilt.error(), kRefused);

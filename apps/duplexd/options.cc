@@ -14,12 +14,14 @@ namespace {
 Result<rt::Address> address(const std::string& value) { return rt::Address::parse(value); }
 
 template <class T>
-Result<T> choice(const std::string& key, const std::string& value, const std::map<std::string, T>& choices) {
+Result<T> choice(const std::string& key, const std::string& value,
+                 const std::map<std::string, T>& choices) {
   const auto it = choices.find(value);
   if (it != choices.end()) return it->second;
   std::string all;
   for (const auto& [name, meaning] : choices) all += (all.empty() ? "" : ", ") + name;
-  return fail(Code::kInvalid, fmt::format("{} cannot be '{}'", key, value), fmt::format("use one of {}", all));
+  return fail(Code::kInvalid, fmt::format("{} cannot be '{}'", key, value),
+              fmt::format("use one of {}", all));
 }
 
 }  // namespace
@@ -43,9 +45,16 @@ Result<void> set_option(DaemonOptions& options, const std::string& key, const st
     if (number < 1 || number > 64) return fail(Code::kInvalid, "reactors must be 1 to 64");
     options.reactors = number;
   } else if (key == "engine") {
-    TRY_ASSIGN(options.engine, choice<os::EngineChoice>(key, value, {{"auto", os::EngineChoice::kAuto}, {"io_uring", os::EngineChoice::kUring}, {"threads", os::EngineChoice::kThreads}}));
+    TRY_ASSIGN(options.engine, choice<os::EngineChoice>(key, value,
+                                                        {{"auto", os::EngineChoice::kAuto},
+                                                         {"io_uring", os::EngineChoice::kUring},
+                                                         {"threads", os::EngineChoice::kThreads}}));
   } else if (key == "log_level") {
-    TRY_ASSIGN(options.log_level, choice<LogLevel>(key, value, {{"debug", LogLevel::kDebug}, {"info", LogLevel::kInfo}, {"warning", LogLevel::kWarning}, {"error", LogLevel::kError}}));
+    TRY_ASSIGN(options.log_level, choice<LogLevel>(key, value,
+                                                   {{"debug", LogLevel::kDebug},
+                                                    {"info", LogLevel::kInfo},
+                                                    {"warning", LogLevel::kWarning},
+                                                    {"error", LogLevel::kError}}));
   } else if (key == "insecure") {
     TRY_ASSIGN(options.insecure, choice<bool>(key, value, {{"true", true}, {"false", false}}));
   } else {
@@ -55,7 +64,8 @@ Result<void> set_option(DaemonOptions& options, const std::string& key, const st
 }
 
 Result<void> check_options(const DaemonOptions& options) {
-  const std::string next = "duplexd --name NAME --id 0x400104 --state DIR, or --config FILE; see docs/CONFIG.md";
+  const std::string next =
+      "duplexd --name NAME --id 0x400104 --state DIR, or --config FILE; see docs/CONFIG.md";
   if (options.name.empty()) return fail(Code::kInvalid, "the array has no name", next);
   if (options.id.value() == 0) return fail(Code::kInvalid, "the array has no id", next);
   if (options.state.empty()) return fail(Code::kInvalid, "the array has no state directory", next);

@@ -10,7 +10,8 @@ Result<Body> Body::parse(const std::string& text) {
   Body body;
   if (text.empty()) return body;
   body.object_ = nlohmann::json::parse(text, nullptr, false);
-  if (!body.object_.is_object()) return fail(Code::kInvalid, "the body is not a JSON object", "see /api/v1/openapi.json");
+  if (!body.object_.is_object())
+    return fail(Code::kInvalid, "the body is not a JSON object", "see /api/v1/openapi.json");
   return body;
 }
 
@@ -59,7 +60,9 @@ uint64_t Body::size(const char* key, bool required) {
 Result<void> Body::done() const {
   if (!mistake_.empty()) return fail(Code::kInvalid, mistake_, "see /api/v1/openapi.json");
   for (const auto& [key, value] : object_.items()) {
-    if (!read_.contains(key)) return fail(Code::kInvalid, fmt::format("'{}' is not known here", key), "see /api/v1/openapi.json");
+    if (!read_.contains(key))
+      return fail(Code::kInvalid, fmt::format("'{}' is not known here", key),
+                  "see /api/v1/openapi.json");
   }
   return {};
 }

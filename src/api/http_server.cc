@@ -2,13 +2,18 @@
 
 #include <fmt/format.h>
 #include <httplib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cstring>
 #include <thread>
 
+#include "api/json.h"
 #include "api/routes.h"
+#include "base/text.h"
 
 namespace duplex::api {
 namespace {
@@ -16,10 +21,37 @@ namespace {
 constexpr size_t kMaxBody = size_t{1} << 20;
 constexpr size_t kThreads = 16;
 constexpr int kMaxWaiting = 8;
+constexpr std::string_view kStreamWait = "10";  // seconds; then a comment line shows who is gone
+
+// True when somebody accepts connections at the socket file.
+bool is_alive(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) return false;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return true;
+  const int result = ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const bool refused = result != 0 && (errno == ECONNREFUSED || errno == ENOENT);
+  ::close(fd);
+  return !refused;
+}
+
+// A page in a browser on this machine must not command the array: browsers name the page's origin
+// in whatever changes something, and a name of their own making in the host.
+bool is_foreign(const httplib::Request& in) {
+  if (in.has_header("Origin")) return true;
+  std::string host = in.get_header_value("Host");
+  if (!host.starts_with('[')) host = host.substr(0, host.find(':'));
+  const bool numeric =
+      host.starts_with('[') || host.find_first_not_of("0123456789.") == std::string::npos;
+  return !numeric && host != "localhost" && host != "duplex";
+}
 
 class HttpServerImpl final : public HttpServer {
  public:
-  HttpServerImpl(control::Array& array, Run run) : array_(array), run_(run) {}
+  HttpServerImpl(control::Array& array, bool insecure, Run run)
+      : array_(array), insecure_(insecure), run_(run) {}
   ~HttpServerImpl() override { stop(); }
 
   Result<void> listen(const rt::Address& address) {
@@ -29,7 +61,22 @@ class HttpServerImpl final : public HttpServer {
     server_.set_read_timeout(5);
     server_.set_write_timeout(5);
     server_.set_keep_alive_timeout(5);
-    const auto serve = [this](const httplib::Request& in, httplib::Response& out) { answer(in, out); };
+    // The library's default also sets SO_REUSEPORT: two arrays would share one port unnoticed.
+    server_.set_socket_options([](socket_t fd) {
+      const int yes = 1;
+      ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    });
+    const auto serve = [this](const httplib::Request& in, httplib::Response& out) {
+      answer(in, out);
+    };
+    // What the library refuses by itself (too long, not HTTP) gets our form of an error.
+    server_.set_error_handler([](const httplib::Request&, httplib::Response& out) {
+      if (!out.body.empty()) return;
+      const std::string what = out.status == 413 ? "the body is longer than 1 MiB"
+                                                 : fmt::format("HTTP error {}", out.status);
+      out.set_content(error_response(Error(Code::kInvalid, what, "see /api/v1/openapi.json")).body,
+                      "application/json");
+    });
     server_.Get(".*", serve);
     server_.Post(".*", serve);
     server_.Patch(".*", serve);
@@ -52,6 +99,7 @@ class HttpServerImpl final : public HttpServer {
 
   void stop() override {
     if (!thread_.joinable()) return;
+    stopping_ = true;
     server_.stop();
     thread_.join();
     if (address_.kind == rt::Address::Kind::kUnix) ::unlink(address_.host.c_str());
@@ -59,18 +107,21 @@ class HttpServerImpl final : public HttpServer {
 
  private:
   Result<void> refused() const {
-    return fail(Code::kBusy, fmt::format("cannot listen on {}", address_.to_string()), "choose another address, or stop who uses it");
+    return fail(Code::kBusy, fmt::format("cannot listen on {}", address_.to_string()),
+                "choose another address, or stop who uses it");
   }
 
   // A socket file that nobody listens on is left over from a crash.
   Result<void> bind_unix() {
     struct stat status{};
     if (::lstat(address_.host.c_str(), &status) == 0) {
-      if (!S_ISSOCK(status.st_mode)) return fail(Code::kBusy, address_.host + " exists and is not a socket", "choose another path or remove it");
-      httplib::Client probe(address_.host, 80);
-      probe.set_address_family(AF_UNIX);
-      probe.set_connection_timeout(1);
-      if (probe.Get("/api/v1/status")) return fail(Code::kBusy, fmt::format("an array already listens on {}", address_.to_string()), "stop it or choose another path");
+      if (!S_ISSOCK(status.st_mode))
+        return fail(Code::kBusy, address_.host + " exists and is not a socket",
+                    "choose another path or remove it");
+      if (is_alive(address_.host))
+        return fail(Code::kBusy,
+                    fmt::format("somebody already listens on {}", address_.to_string()),
+                    "stop that one or choose another path");
       ::unlink(address_.host.c_str());
     }
     server_.set_address_family(AF_UNIX);
@@ -81,37 +132,86 @@ class HttpServerImpl final : public HttpServer {
     return bound ? Result<void>() : refused();
   }
 
+  // One of the few requests that may wait; false: there are enough.
+  std::shared_ptr<void> take_place() {
+    if (waiting_.fetch_add(1) < kMaxWaiting)
+      return {this, [this](void*) { waiting_.fetch_sub(1); }};
+    waiting_.fetch_sub(1);
+    return nullptr;
+  }
+
   void answer(const httplib::Request& in, httplib::Response& out) {
     Request request{.method = in.method, .path = in.path, .query = {}, .body = in.body};
     for (const auto& [key, value] : in.params) request.query[key] = value;
-    const bool waits = request.query.contains("timeout");
+    const bool streams = in.method == "GET" && in.path == "/api/v1/events" &&
+                         in.get_header_value("Accept") == "text/event-stream";
+    const bool waits = streams || request.query.contains("timeout");
+    const auto place = waits ? take_place() : nullptr;
     Response response;
-    if (waits && waiting_.fetch_add(1) >= kMaxWaiting) {
-      response = error_response(Error(Code::kBusy, "too many requests wait for events or jobs", "try again in a moment"));
+    if (address_.kind == rt::Address::Kind::kTcp && !insecure_ && is_foreign(in)) {
+      response =
+          error_response(Error(Code::kDenied, "requests from web pages are not served",
+                               "use the command line, or --insecure on a network you trust"));
+    } else if (waits && !place) {
+      response = error_response(
+          Error(Code::kBusy, "too many requests wait for events or jobs", "try again in a moment"));
+    } else if (streams) {
+      return stream(in, out, place);
     } else {
       response = run_(array_, std::move(request));
     }
-    if (waits) waiting_.fetch_sub(1);
     out.status = response.status;
-    out.set_content(response.body, response.type);
+    out.set_content(response.body, response.type.c_str());
+  }
+
+  // Server-sent events: one "data:" line of JSON each; Last-Event-ID goes on after that one.
+  void stream(const httplib::Request& in, httplib::Response& out, std::shared_ptr<void> place) {
+    const auto from = parse_number(in.get_header_value("Last-Event-ID"));
+    auto last = std::make_shared<uint64_t>(from ? *from : 0);
+    if (!from) {
+      for (const Json& event : events({{"limit", "1"}})) *last = event["id"];
+    }
+    out.set_chunked_content_provider("text/event-stream", [this, last, place](
+                                                              size_t, httplib::DataSink& sink) {
+      std::string text;
+      for (const Json& event :
+           events({{"after", fmt::format("{}", *last)}, {"timeout", std::string(kStreamWait)}})) {
+        *last = event["id"];
+        text += fmt::format("id: {}\nevent: {}\ndata: {}\n\n", *last,
+                            event["code"].get<std::string>(), event.dump());
+      }
+      if (text.empty()) text = ":\n\n";
+      return !stopping_ && sink.write(text.data(), text.size());
+    });
+  }
+
+  Json events(std::map<std::string, std::string> query) {
+    const Response response = run_(
+        array_, {.method = "GET", .path = "/api/v1/events", .query = std::move(query), .body = {}});
+    return response.status == 200 ? Json::parse(response.body) : Json::array();
   }
 
   control::Array& array_;
+  const bool insecure_;
   const Run run_;
   httplib::Server server_;
   rt::Address address_;
   std::atomic<int> waiting_ = 0;
+  std::atomic<bool> stopping_ = false;
   std::thread thread_;
 };
 
 }  // namespace
 
-Result<std::unique_ptr<HttpServer>> HttpServer::start(control::Array& array, const rt::Address& address, bool insecure, Run run) {
+Result<std::unique_ptr<HttpServer>> HttpServer::start(control::Array& array,
+                                                      const rt::Address& address, bool insecure,
+                                                      Run run) {
   if (!address.is_local() && !insecure) {
-    return fail(Code::kDenied, address.to_string() + " can be reached from outside and the API has no TLS here",
+    return fail(Code::kDenied,
+                address.to_string() + " can be reached from outside and the API has no TLS here",
                 "listen on 127.0.0.1 or a unix socket, or add --insecure on a network you trust");
   }
-  auto server = std::make_unique<HttpServerImpl>(array, run);
+  auto server = std::make_unique<HttpServerImpl>(array, insecure, run);
   TRY(server->listen(address));
   return std::unique_ptr<HttpServer>(std::move(server));
 }

@@ -2,8 +2,9 @@
 //
 // Owner: main(). Threads: its own (few); each hands its request to the control core and waits. It
 // never touches the array itself. Limits: body 1 MiB, 16 requests at a time, idle connections are
-// dropped after a few seconds. A request may wait up to a minute for an event or a job; those that
-// do are at most kMaxWaiting, so that they cannot starve the rest.
+// dropped after a few seconds. A request may wait up to a minute for an event or a job, or stream
+// events ("Accept: text/event-stream"); those that do are at most half of them, so that they cannot
+// starve the rest. On TCP requests that come from web pages are refused.
 #pragma once
 
 #include <memory>
@@ -21,11 +22,13 @@ class HttpServer {
   using Run = Response (*)(control::Array& array, Request request);
 
   // kDenied: TCP that is not loopback needs `insecure`. kBusy: somebody listens there.
-  static Result<std::unique_ptr<HttpServer>> start(control::Array& array, const rt::Address& address, bool insecure, Run run);
+  static Result<std::unique_ptr<HttpServer>> start(control::Array& array,
+                                                   const rt::Address& address, bool insecure,
+                                                   Run run);
   virtual ~HttpServer() = default;
   // Where it listens; the real port where 0 was asked for.
   virtual rt::Address address() const = 0;
-  // Answers what is under way, then ends. Requests that wait come back at their time-out.
+  // Answers what is under way, then ends; call Array::release_waiters() first.
   virtual void stop() = 0;
 };
 

@@ -7,22 +7,30 @@ namespace {
 
 std::string_view state_name(pool::DeviceState state) {
   switch (state) {
-    case pool::DeviceState::kOnline: return "online";
-    case pool::DeviceState::kFailing: return "failing";
-    case pool::DeviceState::kAbsent: return "absent";
+    case pool::DeviceState::kOnline:
+      return "online";
+    case pool::DeviceState::kFailing:
+      return "failing";
+    case pool::DeviceState::kAbsent:
+      return "absent";
   }
   return "";
 }
 
-Json time_or_null(int64_t wall_us) { return wall_us == 0 ? Json(nullptr) : Json(format_time(wall_us)); }
+Json time_or_null(int64_t wall_us) {
+  return wall_us == 0 ? Json(nullptr) : Json(format_time(wall_us));
+}
 
 }  // namespace
 
 std::string_view severity_name(Severity severity) {
   switch (severity) {
-    case Severity::kInfo: return "info";
-    case Severity::kWarning: return "warning";
-    case Severity::kError: return "error";
+    case Severity::kInfo:
+      return "info";
+    case Severity::kWarning:
+      return "warning";
+    case Severity::kError:
+      return "error";
   }
   return "";
 }
@@ -78,21 +86,31 @@ Json to_json(const pool::PoolUsage& usage) {
 }
 
 Json to_json(const pool::Pool::BackingInfo& info) {
-  return {{"name", info.name}, {"id", info.id.value()}, {"size", info.size_bytes}, {"allocated", info.allocated_bytes}, {"thick", info.thick}, {"device", info.device}};
+  return {{"name", info.name},       {"id", info.id.value()},
+          {"size", info.size_bytes}, {"allocated", info.allocated_bytes},
+          {"thick", info.thick},     {"device", info.device}};
 }
 
 Json to_json(const pool::ExtentRun& run) {
-  if (run.device.empty()) return {{"le", run.le.value()}, {"device", nullptr}, {"pe", nullptr}, {"count", run.count}};
-  return {{"le", run.le.value()}, {"device", run.device}, {"pe", run.pe.value()}, {"count", run.count}};
+  if (run.device.empty())
+    return {{"le", run.le.value()}, {"device", nullptr}, {"pe", nullptr}, {"count", run.count}};
+  return {
+      {"le", run.le.value()}, {"device", run.device}, {"pe", run.pe.value()}, {"count", run.count}};
 }
 
 Json to_json(const pool::PhysicalRun& run) {
-  if (run.backing.empty()) return {{"pe", run.pe.value()}, {"backing", nullptr}, {"le", nullptr}, {"count", run.count}};
-  return {{"pe", run.pe.value()}, {"backing", run.backing}, {"le", run.le.value()}, {"count", run.count}};
+  if (run.backing.empty())
+    return {{"pe", run.pe.value()}, {"backing", nullptr}, {"le", nullptr}, {"count", run.count}};
+  return {{"pe", run.pe.value()},
+          {"backing", run.backing},
+          {"le", run.le.value()},
+          {"count", run.count}};
 }
 
 Json to_json(const control::Jobs& jobs, const meta::JobRow& row) {
-  const double progress = row.bytes_total == 0 ? 100.0 : 100.0 * static_cast<double>(row.bytes_done) / static_cast<double>(row.bytes_total);
+  const double progress = row.bytes_total == 0 ? 100.0
+                                               : 100.0 * static_cast<double>(row.bytes_done) /
+                                                     static_cast<double>(row.bytes_total);
   return {{"id", row.id},
           {"kind", row.kind},
           {"target", row.target},

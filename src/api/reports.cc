@@ -21,11 +21,15 @@ struct Line {
 void device_lines(control::Array& array, std::vector<Line>& lines) {
   for (const auto& info : array.pool().devices()) {
     if (info.state == pool::DeviceState::kAbsent) {
-      lines.push_back({Severity::kError, fmt::format("device {} is absent: {}", info.name, info.reason), fmt::format("make {} available; it is taken back by itself", info.path)});
-    } else if (info.state == pool::DeviceState::kFailing) {
       lines.push_back({Severity::kError,
-                       fmt::format("device {} is failing: {} read, {} write, {} flush errors", info.name, info.read_errors, info.write_errors, info.flush_errors),
-                       fmt::format("duplex device show {}", info.name)});
+                       fmt::format("device {} is absent: {}", info.name, info.reason),
+                       fmt::format("make {} available; it is taken back by itself", info.path)});
+    } else if (info.state == pool::DeviceState::kFailing) {
+      lines.push_back(
+          {Severity::kError,
+           fmt::format("device {} is failing: {} read, {} write, {} flush errors", info.name,
+                       info.read_errors, info.write_errors, info.flush_errors),
+           fmt::format("duplex device show {}", info.name)});
     }
   }
 }
@@ -33,19 +37,26 @@ void device_lines(control::Array& array, std::vector<Line>& lines) {
 void pool_lines(control::Array& array, std::vector<Line>& lines) {
   const pool::PoolUsage usage = array.pool().usage();
   if (usage.total_bytes == 0) {
-    lines.push_back({Severity::kWarning, "the pool has no device", "duplex device add PATH --size 20G"});
+    lines.push_back(
+        {Severity::kWarning, "the pool has no device", "duplex device add PATH --size 20G"});
     return;
   }
   const uint64_t percent = usage.used_bytes * 100 / usage.total_bytes;
   if (percent < 80) return;
   const Severity severity = percent >= 95 ? Severity::kError : Severity::kWarning;
-  lines.push_back({severity, fmt::format("the pool is {} % full, {} free", percent, format_size_rounded(usage.free_bytes)), "duplex device add PATH"});
+  lines.push_back({severity,
+                   fmt::format("the pool is {} % full, {} free", percent,
+                               format_size_rounded(usage.free_bytes)),
+                   "duplex device add PATH"});
 }
 
 void volume_lines(control::Array& array, std::vector<Line>& lines) {
   for (const auto& info : array.volumes().infos()) {
     if (info.damaged) {
-      lines.push_back({Severity::kError, fmt::format("volume {} is damaged: a device was missing at the rebuild", info.name), fmt::format("duplex volume show {}", info.name)});
+      lines.push_back(
+          {Severity::kError,
+           fmt::format("volume {} is damaged: a device was missing at the rebuild", info.name),
+           fmt::format("duplex volume show {}", info.name)});
     }
   }
 }
@@ -53,9 +64,14 @@ void volume_lines(control::Array& array, std::vector<Line>& lines) {
 void job_lines(control::Array& array, std::vector<Line>& lines) {
   for (const auto& row : array.jobs().list()) {
     if (row.state == "failed") {
-      lines.push_back({Severity::kWarning, fmt::format("job {} ({} {}) failed: {}", row.id, row.kind, row.target, row.error), fmt::format("duplex job show {}", row.id)});
+      lines.push_back(
+          {Severity::kWarning,
+           fmt::format("job {} ({} {}) failed: {}", row.id, row.kind, row.target, row.error),
+           fmt::format("duplex job show {}", row.id)});
     } else if (row.state == "running" || row.state == "paused") {
-      lines.push_back({Severity::kInfo, fmt::format("job {} ({} {}) is {}", row.id, row.kind, row.target, row.state), fmt::format("duplex job wait {}", row.id)});
+      lines.push_back({Severity::kInfo,
+                       fmt::format("job {} ({} {}) is {}", row.id, row.kind, row.target, row.state),
+                       fmt::format("duplex job wait {}", row.id)});
     }
   }
 }
@@ -70,7 +86,8 @@ nlohmann::json status_report(control::Array& array) {
   job_lines(array, lines);
   std::vector<Line> sorted;
   for (const Severity severity : {Severity::kError, Severity::kWarning, Severity::kInfo}) {
-    std::ranges::copy_if(lines, std::back_inserter(sorted), [&](const Line& line) { return line.severity == severity; });
+    std::ranges::copy_if(lines, std::back_inserter(sorted),
+                         [&](const Line& line) { return line.severity == severity; });
   }
   lines = std::move(sorted);
   const bool ok = lines.empty() || lines.front().severity == Severity::kInfo;
@@ -79,22 +96,29 @@ nlohmann::json status_report(control::Array& array) {
     lines.resize(kMaxLines - 1);
     lines.push_back({Severity::kInfo, fmt::format("and {} more", more), "duplex status --json"});
   }
-  Json json = {{"array", array.options().name},
-               {"id", format_id(array.options().id)},
-               {"ok", ok},
-               {"volumes", array.volumes().infos().size()},
-               {"devices", array.pool().devices().size()},
-               {"pool", to_json(array.pool().usage())},
-               {"engine", array.options().engine},
-               {"reactors", array.world().reactor_count()},
-               {"uptime_s", (array.world().control().clock().now() - array.started()) / rt::kSecond},
-               {"lines", Json::array()}};
-  for (const Line& line : lines) json["lines"].push_back({{"severity", severity_name(line.severity)}, {"text", line.text}, {"next", line.next}});
+  Json json = {
+      {"array", array.options().name},
+      {"id", format_id(array.options().id)},
+      {"ok", ok},
+      {"volumes", array.volumes().infos().size()},
+      {"devices", array.pool().devices().size()},
+      {"pool", to_json(array.pool().usage())},
+      {"engine", array.options().engine},
+      {"reactors", array.world().reactor_count()},
+      {"uptime_s", (array.world().control().clock().now() - array.started()) / rt::kSecond},
+      {"lines", Json::array()}};
+  for (const Line& line : lines)
+    json["lines"].push_back(
+        {{"severity", severity_name(line.severity)}, {"text", line.text}, {"next", line.next}});
   return json;
 }
 
 rt::Task<std::string> support_page(control::Array& array) {
-  Json json = {{"status", status_report(array)}, {"volumes", Json::array()}, {"devices", Json::array()}, {"jobs", Json::array()}, {"events", Json::array()}};
+  Json json = {{"status", status_report(array)},
+               {"volumes", Json::array()},
+               {"devices", Json::array()},
+               {"jobs", Json::array()},
+               {"events", Json::array()}};
   for (const auto& info : array.volumes().infos()) json["volumes"].push_back(to_json(array, info));
   for (const auto& info : array.pool().devices()) json["devices"].push_back(to_json(info));
   for (const auto& row : array.jobs().list()) json["jobs"].push_back(to_json(array.jobs(), row));
@@ -107,42 +131,67 @@ rt::Task<std::string> support_page(control::Array& array) {
 
 std::string metrics_page(control::Array& array) {
   std::string out;
-  const auto head = [&](const char* name, const char* type, const char* help) { out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type); };
+  const auto head = [&](const char* name, const char* type, const char* help) {
+    out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+  };
   head("duplex_info", "gauge", "The array; always 1.");
-  out += fmt::format("duplex_info{{array=\"{}\",id=\"{}\",engine=\"{}\"}} 1\n", array.options().name, format_id(array.options().id), array.options().engine);
+  out += fmt::format("duplex_info{{array=\"{}\",id=\"{}\",engine=\"{}\"}} 1\n",
+                     array.options().name, format_id(array.options().id), array.options().engine);
   head("duplex_uptime_seconds", "gauge", "Seconds since the start.");
-  out += fmt::format("duplex_uptime_seconds {}\n", (array.world().control().clock().now() - array.started()) / rt::kSecond);
+  out += fmt::format("duplex_uptime_seconds {}\n",
+                     (array.world().control().clock().now() - array.started()) / rt::kSecond);
   const pool::PoolUsage usage = array.pool().usage();
   head("duplex_pool_bytes", "gauge", "Bytes of the pool by state.");
-  out += fmt::format("duplex_pool_bytes{{state=\"used\"}} {}\nduplex_pool_bytes{{state=\"free\"}} {}\nduplex_pool_bytes{{state=\"scrubbing\"}} {}\n", usage.used_bytes, usage.free_bytes, usage.scrubbing_bytes);
+  out += fmt::format(
+      "duplex_pool_bytes{{state=\"used\"}} {}\nduplex_pool_bytes{{state=\"free\"}} "
+      "{}\nduplex_pool_bytes{{state=\"scrubbing\"}} {}\n",
+      usage.used_bytes, usage.free_bytes, usage.scrubbing_bytes);
   head("duplex_device_state", "gauge", "1 for the state a device is in.");
   for (const auto& info : array.pool().devices()) {
     for (const char* state : {"online", "failing", "absent"}) {
-      out += fmt::format("duplex_device_state{{device=\"{}\",state=\"{}\"}} {}\n", info.name, state, to_json(info)["state"] == state ? 1 : 0);
+      out += fmt::format("duplex_device_state{{device=\"{}\",state=\"{}\"}} {}\n", info.name, state,
+                         to_json(info)["state"] == state ? 1 : 0);
     }
   }
   head("duplex_device_errors_total", "counter", "Errors a device has answered with.");
   for (const auto& info : array.pool().devices()) {
-    out += fmt::format("duplex_device_errors_total{{device=\"{0}\",kind=\"read\"}} {1}\nduplex_device_errors_total{{device=\"{0}\",kind=\"write\"}} {2}\nduplex_device_errors_total{{device=\"{0}\",kind=\"flush\"}} {3}\n",
-                       info.name, info.read_errors, info.write_errors, info.flush_errors);
+    out += fmt::format(
+        "duplex_device_errors_total{{device=\"{0}\",kind=\"read\"}} "
+        "{1}\nduplex_device_errors_total{{device=\"{0}\",kind=\"write\"}} "
+        "{2}\nduplex_device_errors_total{{device=\"{0}\",kind=\"flush\"}} {3}\n",
+        info.name, info.read_errors, info.write_errors, info.flush_errors);
   }
   const auto volumes = array.volumes().infos();
   const auto per_volume = [&](const char* name, const char* type, const char* help, auto value) {
     head(name, type, help);
-    for (const auto& info : volumes) out += fmt::format("{}{{volume=\"{}\"}} {}\n", name, info.name, value(info));
+    for (const auto& info : volumes)
+      out += fmt::format("{}{{volume=\"{}\"}} {}\n", name, info.name, value(info));
   };
-  per_volume("duplex_volume_size_bytes", "gauge", "Size of a volume.", [](const auto& v) { return v.size_bytes; });
-  per_volume("duplex_volume_allocated_bytes", "gauge", "Bytes of extents a volume holds.", [](const auto& v) { return v.allocated_bytes; });
-  per_volume("duplex_volume_clients", "gauge", "Clients that have a volume open.", [](const auto& v) { return v.clients.size(); });
-  per_volume("duplex_volume_reads_total", "counter", "Read requests.", [](const auto& v) { return v.stats.reads; });
-  per_volume("duplex_volume_writes_total", "counter", "Write and zero requests.", [](const auto& v) { return v.stats.writes; });
-  per_volume("duplex_volume_flushes_total", "counter", "Flush requests.", [](const auto& v) { return v.stats.flushes; });
-  per_volume("duplex_volume_trims_total", "counter", "Trim requests.", [](const auto& v) { return v.stats.trims; });
-  per_volume("duplex_volume_read_bytes_total", "counter", "Bytes read.", [](const auto& v) { return v.stats.read_bytes; });
-  per_volume("duplex_volume_written_bytes_total", "counter", "Bytes written.", [](const auto& v) { return v.stats.written_bytes; });
-  per_volume("duplex_volume_errors_total", "counter", "Requests that failed.", [](const auto& v) { return v.stats.errors; });
+  per_volume("duplex_volume_size_bytes", "gauge", "Size of a volume.",
+             [](const auto& v) { return v.size_bytes; });
+  per_volume("duplex_volume_allocated_bytes", "gauge", "Bytes of extents a volume holds.",
+             [](const auto& v) { return v.allocated_bytes; });
+  per_volume("duplex_volume_clients", "gauge", "Clients that have a volume open.",
+             [](const auto& v) { return v.clients.size(); });
+  per_volume("duplex_volume_reads_total", "counter", "Read requests.",
+             [](const auto& v) { return v.stats.reads; });
+  per_volume("duplex_volume_writes_total", "counter", "Write and zero requests.",
+             [](const auto& v) { return v.stats.writes; });
+  per_volume("duplex_volume_flushes_total", "counter", "Flush requests.",
+             [](const auto& v) { return v.stats.flushes; });
+  per_volume("duplex_volume_trims_total", "counter", "Trim requests.",
+             [](const auto& v) { return v.stats.trims; });
+  per_volume("duplex_volume_read_bytes_total", "counter", "Bytes read.",
+             [](const auto& v) { return v.stats.read_bytes; });
+  per_volume("duplex_volume_written_bytes_total", "counter", "Bytes written.",
+             [](const auto& v) { return v.stats.written_bytes; });
+  per_volume("duplex_volume_errors_total", "counter", "Requests that failed.",
+             [](const auto& v) { return v.stats.errors; });
   head("duplex_events_total", "counter", "Events by severity since the start.");
-  out += fmt::format("duplex_events_total{{severity=\"error\"}} {}\nduplex_events_total{{severity=\"warning\"}} {}\n", array.events().errors(), array.events().warnings());
+  out += fmt::format(
+      "duplex_events_total{{severity=\"error\"}} {}\nduplex_events_total{{severity=\"warning\"}} "
+      "{}\n",
+      array.events().errors(), array.events().warnings());
   return out;
 }
 

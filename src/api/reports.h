@@ -9,7 +9,8 @@
 
 namespace duplex::api {
 
-// {"array","id","ok","lines":[{"severity","text","next"}],"pool",...}: worst first, at most ten lines.
+// {"array","id","ok","lines":[{"severity","text","next"}],"pool",...}: worst first, at most ten
+// lines.
 nlohmann::json status_report(control::Array& array);
 
 // One text with everything a person who helps needs, and no secret.

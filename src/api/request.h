@@ -10,7 +10,7 @@ struct Request {
   std::string method;  // "GET", "POST", "PATCH", "DELETE"
   std::string path;    // decoded, without the query
   std::map<std::string, std::string> query;
-  std::string body;    // JSON or empty
+  std::string body;  // JSON or empty
 };
 
 struct Response {

@@ -21,21 +21,31 @@ constexpr rt::Micros kMaxWait = 60 * rt::kSecond;
 int http_status(Code code) {
   switch (code) {
     case Code::kInvalid:
-    case Code::kSize: return 400;
+    case Code::kSize:
+      return 400;
     case Code::kWriteProtected:
-    case Code::kDenied: return 403;
+    case Code::kDenied:
+      return 403;
     case Code::kNoVolume:
     case Code::kNoDevice:
-    case Code::kNoName: return 404;
+    case Code::kNoName:
+      return 404;
     case Code::kState:
     case Code::kBusy:
-    case Code::kExists: return 409;
-    case Code::kNotSupported: return 501;
-    case Code::kConnection: return 502;
-    case Code::kShutdown: return 503;
-    case Code::kTimeout: return 504;
-    case Code::kNoSpace: return 507;
-    default: return 500;
+    case Code::kExists:
+      return 409;
+    case Code::kNotSupported:
+      return 501;
+    case Code::kConnection:
+      return 502;
+    case Code::kShutdown:
+      return 503;
+    case Code::kTimeout:
+      return 504;
+    case Code::kNoSpace:
+      return 507;
+    default:
+      return 500;
   }
 }
 
@@ -52,8 +62,33 @@ bool query_flag(const Request& request, const char* key) {
 
 Result<uint32_t> job_id(const Names& names) {
   const auto id = parse_number(names.at("id"));
-  if (!id || *id > UINT32_MAX) return fail(Code::kInvalid, fmt::format("'{}' is not a job id", names.at("id")), "duplex job list");
+  if (!id || *id > UINT32_MAX)
+    return fail(Code::kInvalid, fmt::format("'{}' is not a job id", names.at("id")),
+                "duplex job list");
   return static_cast<uint32_t>(*id);
+}
+
+// NAME, 0xNUMBER, ARRAY:NAME or 0xARRAY,0xNUMBER, as Volumes::info() takes it.
+Result<std::string> own_volume(const Array& array, const std::string& text) {
+  const size_t mark = text.find_first_of(":,");
+  if (mark == std::string::npos) return text;
+  const std::string owner = text.substr(0, mark);
+  const auto id = parse_array_id(owner);
+  const bool own =
+      text[mark] == ':' ? owner == array.options().name : id && *id == array.options().id;
+  if (!own)
+    return fail(Code::kNoName,
+                fmt::format("this array is {} ({}), not {}", array.options().name,
+                            format_id(array.options().id), owner),
+                "duplex status");
+  std::string name = text.substr(mark + 1);
+  name.erase(0, name.find_first_not_of(' '));
+  return name;
+}
+
+Result<volume::VolumeInfo> volume_of(Array& array, Names& names) {
+  TRY_ASSIGN(const std::string name, own_volume(array, names["name"]));
+  return array.volumes().info(name);
 }
 
 rt::Task<Result<Json>> list_volumes(Array& array, Request, Names) {
@@ -82,12 +117,12 @@ rt::Task<Result<Json>> create_volume(Array& array, Request request, Names) {
 }
 
 rt::Task<Result<Json>> show_volume(Array& array, Request, Names names) {
-  CO_TRY_ASSIGN(const auto info, array.volumes().info(names["name"]));
+  CO_TRY_ASSIGN(const auto info, volume_of(array, names));
   co_return to_json(array, info);
 }
 
 rt::Task<Result<Json>> delete_volume(Array& array, Request request, Names names) {
-  CO_TRY_ASSIGN(const auto info, array.volumes().info(names["name"]));
+  CO_TRY_ASSIGN(const auto info, volume_of(array, names));
   CO_TRY(co_await array.volumes().remove(info.name, query_flag(request, "disconnect")));
   co_return Json{{"deleted", info.name}, {"allocated", info.allocated_bytes}};
 }
@@ -97,13 +132,13 @@ rt::Task<Result<Json>> resize_volume(Array& array, Request request, Names names)
   const uint64_t size = body.size("size", true);
   const bool discard = body.flag("discard");
   CO_TRY(body.done());
-  CO_TRY_ASSIGN(const auto before, array.volumes().info(names["name"]));
+  CO_TRY_ASSIGN(const auto before, volume_of(array, names));
   CO_TRY_ASSIGN(const auto info, co_await array.volumes().resize(before.name, size, discard));
   co_return to_json(array, info);
 }
 
 rt::Task<Result<Json>> volume_extents(Array& array, Request, Names names) {
-  CO_TRY_ASSIGN(const auto info, array.volumes().info(names["name"]));
+  CO_TRY_ASSIGN(const auto info, volume_of(array, names));
   CO_TRY_ASSIGN(const auto runs, co_await array.volumes().extents(info.name));
   Json all = Json::array();
   for (const auto& run : runs) all.push_back(to_json(run));
@@ -115,7 +150,8 @@ rt::Task<Result<Json>> import_volume(Array& array, Request request, Names names)
   const std::string path = body.text("path", true);
   const bool overwrite = body.flag("overwrite");
   CO_TRY(body.done());
-  CO_TRY_ASSIGN(const auto row, co_await array.jobs().start_import(names["name"], path, overwrite));
+  CO_TRY_ASSIGN(const auto info, volume_of(array, names));
+  CO_TRY_ASSIGN(const auto row, co_await array.jobs().start_import(info.name, path, overwrite));
   co_return to_json(array.jobs(), row);
 }
 
@@ -123,6 +159,22 @@ rt::Task<Result<Json>> list_devices(Array& array, Request, Names) {
   Json all = Json::array();
   for (const auto& info : array.pool().devices()) all.push_back(to_json(info));
   co_return all;
+}
+
+// The device that is what `add` asks for, if there is one: the same again is success.
+std::optional<pool::DeviceInfo> same_device(Array& array, const pool::AddDevice& add) {
+  for (const auto& info : array.pool().devices()) {
+    const bool same = info.path == add.path && (add.name.empty() || add.name == info.name) &&
+                      (add.create_bytes == 0 || add.create_bytes == info.size_bytes);
+    if (same) return info;
+  }
+  return std::nullopt;
+}
+
+Json added(const pool::DeviceInfo& info, bool now) {
+  Json json = to_json(info);
+  json["created_now"] = now;
+  return json;
 }
 
 rt::Task<Result<Json>> add_device(Array& array, Request request, Names) {
@@ -134,8 +186,10 @@ rt::Task<Result<Json>> add_device(Array& array, Request request, Names) {
   if (const uint64_t extent = body.size("extent_size")) add.extent_bytes = extent;
   add.overwrite = body.flag("overwrite");
   CO_TRY(body.done());
+  const auto same = same_device(array, add);
+  if (same) co_return added(*same, false);
   CO_TRY_ASSIGN(const auto info, co_await array.pool().add_device(std::move(add)));
-  co_return to_json(info);
+  co_return added(info, true);
 }
 
 rt::Task<Result<Json>> show_device(Array& array, Request, Names names) {
@@ -157,7 +211,9 @@ rt::Task<Result<Json>> resize_device(Array& array, Request, Names names) {
   co_return to_json(info);
 }
 
-rt::Task<Result<Json>> show_pool(Array& array, Request, Names) { co_return to_json(array.pool().usage()); }
+rt::Task<Result<Json>> show_pool(Array& array, Request, Names) {
+  co_return to_json(array.pool().usage());
+}
 
 rt::Task<Result<Json>> list_backings(Array& array, Request, Names) {
   Json all = Json::array();
@@ -199,11 +255,14 @@ rt::Task<Result<Json>> job_rate(Array& array, Request request, Names names) {
 rt::Task<Result<Json>> list_events(Array& array, Request request, Names) {
   const auto number = [&](const char* key, uint64_t fallback) {
     const auto it = request.query.find(key);
-    const auto value = it == request.query.end() ? Result<uint64_t>(fallback) : parse_number(it->second);
+    const auto value =
+        it == request.query.end() ? Result<uint64_t>(fallback) : parse_number(it->second);
     return value ? *value : fallback;
   };
   const rt::Micros until = array.world().control().clock().now() + wait_time(request);
-  CO_TRY_ASSIGN(const auto rows, co_await array.events().after(number("after", 0), std::min<uint64_t>(number("limit", 100), 1000), until));
+  CO_TRY_ASSIGN(const auto rows,
+                co_await array.events().after(
+                    number("after", 0), std::min<uint64_t>(number("limit", 100), 1000), until));
   Json all = Json::array();
   for (const auto& row : rows) all.push_back(to_json(row));
   co_return all;
@@ -264,21 +323,28 @@ bool matches(std::string_view pattern, std::string_view path, Names& names) {
 }  // namespace
 
 Response error_response(const Error& error) {
-  const Json json = {{"error", {{"code", code_name(error.code())}, {"message", error.message()}, {"next", error.next()}}}};
-  return {.status = http_status(error.code()), .body = json.dump(-1, ' ', false, Json::error_handler_t::replace)};
+  const Json json = {
+      {"error",
+       {{"code", code_name(error.code())}, {"message", error.message()}, {"next", error.next()}}}};
+  return {.status = http_status(error.code()),
+          .body = json.dump(-1, ' ', false, Json::error_handler_t::replace)};
 }
 
 std::vector<RouteName> route_names() {
   std::vector<RouteName> names;
   for (const Route& route : kRoutes) names.push_back({route.method, route.pattern});
-  for (const char* page : {"/api/v1/support", "/api/v1/openapi.json", "/metrics"}) names.push_back({"GET", page});
+  for (const char* page : {"/api/v1/support", "/api/v1/openapi.json", "/metrics"})
+    names.push_back({"GET", page});
   return names;
 }
 
 rt::Task<Response> handle(control::Array& array, Request request) {
-  if (request.method == "GET" && request.path == "/metrics") co_return Response{.body = metrics_page(array), .type = "text/plain; version=0.0.4"};
-  if (request.method == "GET" && request.path == "/api/v1/openapi.json") co_return Response{.body = std::string(kOpenApi)};
-  if (request.method == "GET" && request.path == "/api/v1/support") co_return Response{.body = co_await support_page(array), .type = "text/plain"};
+  if (request.method == "GET" && request.path == "/metrics")
+    co_return Response{.body = metrics_page(array), .type = "text/plain; version=0.0.4"};
+  if (request.method == "GET" && request.path == "/api/v1/openapi.json")
+    co_return Response{.body = std::string(kOpenApi)};
+  if (request.method == "GET" && request.path == "/api/v1/support")
+    co_return Response{.body = co_await support_page(array), .type = "text/plain"};
   bool path_known = false;
   for (const Route& route : kRoutes) {
     Names names;
@@ -290,7 +356,9 @@ rt::Task<Response> handle(control::Array& array, Request request) {
     co_return Response{.body = result->dump(-1, ' ', false, Json::error_handler_t::replace)};
   }
   const std::string what = fmt::format("{} {}", request.method, request.path);
-  Response response = error_response(Error(Code::kNoName, path_known ? what + " is not a verb of this path" : what + " does not exist", "GET /api/v1/openapi.json"));
+  Response response = error_response(Error(
+      Code::kNoName, path_known ? what + " is not a verb of this path" : what + " does not exist",
+      "GET /api/v1/openapi.json"));
   if (path_known) response.status = 405;
   co_return response;
 }

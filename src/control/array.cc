@@ -8,14 +8,18 @@ namespace duplex::control {
 namespace {
 
 meta::StoreOptions store_options(const ArrayOptions& options, bool must_be_new) {
-  return {.directory = options.state_directory, .array_id = options.id, .array_name = options.name, .must_be_new = must_be_new};
+  return {.directory = options.state_directory,
+          .array_id = options.id,
+          .array_name = options.name,
+          .must_be_new = must_be_new};
 }
 
 // Percent-encodes what a URI query cannot carry as it is.
 std::string encoded(const std::string& text) {
   std::string out;
   for (const char c : text) {
-    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || std::string_view("-._~/:").contains(c);
+    const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                       std::string_view("-._~/:").contains(c);
     out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
   }
   return out;
@@ -24,7 +28,10 @@ std::string encoded(const std::string& text) {
 }  // namespace
 
 Array::Array(rt::World& world, ArrayOptions options)
-    : world_(world), options_(std::move(options)), started_(world.control().clock().now()), events_(world.control()) {}
+    : world_(world),
+      options_(std::move(options)),
+      started_(world.control().clock().now()),
+      events_(world.control()) {}
 
 Array::~Array() = default;
 
@@ -39,13 +46,21 @@ rt::Task<Result<std::unique_ptr<Array>>> Array::open(rt::World& world, ArrayOpti
 }
 
 rt::Task<Result<void>> Array::start() {
-  CO_TRY_ASSIGN(store_, co_await meta::Store::open(world_.sync_files(), world_.store(), world_.control().rng(), store_options(options_, false)));
+  CO_TRY_ASSIGN(store_,
+                co_await meta::Store::open(world_.sync_files(), world_.store(),
+                                           world_.control().rng(), store_options(options_, false)));
   CO_TRY_ASSIGN(const meta::Snapshot snapshot, co_await store_->load());
   events_.use_store(*store_);
   CO_TRY_ASSIGN(pool_, co_await pool::Pool::open(world_, *store_, events_, snapshot));
-  CO_TRY_ASSIGN(volumes_, co_await volume::Volumes::open(world_, *store_, *pool_, events_, snapshot));
+  CO_TRY_ASSIGN(volumes_,
+                co_await volume::Volumes::open(world_, *store_, *pool_, events_, snapshot));
   jobs_ = std::make_unique<Jobs>(world_, *store_, *volumes_, events_, snapshot);
   co_return Result<void>();
+}
+
+void Array::release_waiters() {
+  events_.release_waiters();
+  jobs_->release_waiters();
 }
 
 rt::Task<> Array::stop() {
@@ -60,9 +75,13 @@ rt::Task<> Array::stop() {
   store_.reset();
 }
 
-rt::Task<Result<pool::RebuildReport>> Array::rebuild(rt::World& world, ArrayOptions options, RebuildOptions from) {
-  CO_TRY_ASSIGN(const auto store, co_await meta::Store::open(world.sync_files(), world.store(), world.control().rng(), store_options(options, true)));
-  auto report = co_await pool::Pool::rebuild(world, *store, std::move(from.devices), from.accept_missing);
+rt::Task<Result<pool::RebuildReport>> Array::rebuild(rt::World& world, ArrayOptions options,
+                                                     RebuildOptions from) {
+  CO_TRY_ASSIGN(const auto store,
+                co_await meta::Store::open(world.sync_files(), world.store(), world.control().rng(),
+                                           store_options(options, true)));
+  auto report =
+      co_await pool::Pool::rebuild(world, *store, std::move(from.devices), from.accept_missing);
   const auto closed = co_await store->close();
   if (report && !closed) co_return std::unexpected(closed.error());
   co_return report;
@@ -73,9 +92,11 @@ std::string Array::uri_of(const std::string& volume) const {
 }
 
 std::string nbd_uri(const rt::Address& address, const std::string& export_name) {
-  if (address.kind == rt::Address::Kind::kUnix) return fmt::format("nbd+unix:///{}?socket={}", export_name, encoded(address.host));
+  if (address.kind == rt::Address::Kind::kUnix)
+    return fmt::format("nbd+unix:///{}?socket={}", export_name, encoded(address.host));
   const bool v6 = address.host.contains(':');
-  return fmt::format("nbd://{}{}{}:{}/{}", v6 ? "[" : "", address.host, v6 ? "]" : "", address.port, export_name);
+  return fmt::format("nbd://{}{}{}:{}/{}", v6 ? "[" : "", address.host, v6 ? "]" : "", address.port,
+                     export_name);
 }
 
 }  // namespace duplex::control

@@ -35,9 +35,12 @@ class Array {
  public:
   static rt::Task<Result<std::unique_ptr<Array>>> open(rt::World& world, ArrayOptions options);
   // Writes a new state directory from what the devices say; the array is opened afterwards.
-  static rt::Task<Result<pool::RebuildReport>> rebuild(rt::World& world, ArrayOptions options, RebuildOptions from);
+  static rt::Task<Result<pool::RebuildReport>> rebuild(rt::World& world, ArrayOptions options,
+                                                       RebuildOptions from);
   ~Array();
 
+  // Those who wait for an event or a job come back at once from now on.
+  void release_waiters();
   // No client is connected any more.
   rt::Task<> stop();
 
@@ -48,7 +51,9 @@ class Array {
   volume::Volumes& volumes() { return *volumes_; }
   Jobs& jobs() { return *jobs_; }
   // Where the front door listens: "unix:/…"; for the URIs shown to people.
-  void set_nbd_addresses(std::vector<rt::Address> addresses) { nbd_addresses_ = std::move(addresses); }
+  void set_nbd_addresses(std::vector<rt::Address> addresses) {
+    nbd_addresses_ = std::move(addresses);
+  }
   const std::vector<rt::Address>& nbd_addresses() const { return nbd_addresses_; }
   // NBD URI of a volume at the first address, or empty when nothing listens.
   std::string uri_of(const std::string& volume) const;

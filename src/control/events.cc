@@ -34,16 +34,25 @@ void Events::drain() {
     dropped = std::exchange(dropped_, 0);
   }
   if (dropped > 0) {
-    taken.push_back({.severity = Severity::kWarning, .code = "events_dropped", .subject = "array", .text = fmt::format("{} events came too fast and were dropped", dropped), .next = {}});
+    taken.push_back({.severity = Severity::kWarning,
+                     .code = "events_dropped",
+                     .subject = "array",
+                     .text = fmt::format("{} events came too fast and were dropped", dropped),
+                     .next = {}});
   }
   for (Event& event : taken) {
-    const LogLevel level = event.severity == Severity::kError ? LogLevel::kError : event.severity == Severity::kWarning ? LogLevel::kWarning : LogLevel::kInfo;
+    const LogLevel level = event.severity == Severity::kError     ? LogLevel::kError
+                           : event.severity == Severity::kWarning ? LogLevel::kWarning
+                                                                  : LogLevel::kInfo;
     errors_ += event.severity == Severity::kError;
     warnings_ += event.severity == Severity::kWarning;
     if (log_enabled(level)) {
-      log_line(level, fmt::format("{}: {}{}{}", event.code, event.text, event.next.empty() ? "" : "; next: ", event.next));
+      log_line(level, fmt::format("{}: {}{}{}", event.code, event.text,
+                                  event.next.empty() ? "" : "; next: ", event.next));
     }
-    unwritten_.push_back({.id = 0, .wall_us = control_.clock().wall_us(), .event = std::move(event)});
+    if (unwritten_.size() >= kMaxQueued) continue;  // the store hangs
+    unwritten_.push_back(
+        {.id = 0, .wall_us = control_.clock().wall_us(), .event = std::move(event)});
   }
   if (store_ != nullptr && !writing_) tasks_.spawn(write_out());
 }
@@ -57,7 +66,8 @@ rt::Task<> Events::write_out() {
   writing_ = true;
   while (!unwritten_.empty()) {
     meta::Transaction transaction;
-    for (meta::EventRow& row : std::exchange(unwritten_, {})) transaction.push_back(meta::AddEvent{std::move(row)});
+    for (meta::EventRow& row : std::exchange(unwritten_, {}))
+      transaction.push_back(meta::AddEvent{std::move(row)});
     const auto stored = co_await store_->commit(std::move(transaction));
     if (!stored) {
       // They stand in the log; a store that cannot take events says so there as well.
@@ -69,18 +79,26 @@ rt::Task<> Events::write_out() {
   writing_ = false;
 }
 
-rt::Task<> Events::stop() {
-  drain();
-  co_await tasks_.close();
-  store_ = nullptr;
+void Events::release_waiters() {
+  waiters_released_ = true;
   stored_.pulse();
 }
 
-rt::Task<Result<std::vector<meta::EventRow>>> Events::after(uint64_t after, size_t limit, rt::Micros deadline) {
+rt::Task<> Events::stop() {
+  release_waiters();
+  drain();
+  co_await rt::yield();  // drain_ may still be in the queue of the control core
+  co_await tasks_.close();
+  store_ = nullptr;
+}
+
+rt::Task<Result<std::vector<meta::EventRow>>> Events::after(uint64_t after, size_t limit,
+                                                            rt::Micros deadline) {
   while (true) {
     if (store_ == nullptr) co_return fail(Code::kShutdown);
     auto rows = co_await store_->events(after, limit);
-    if (!rows || !rows->empty() || control_.clock().now() >= deadline) co_return rows;
+    if (!rows || !rows->empty() || waiters_released_ || control_.clock().now() >= deadline)
+      co_return rows;
     co_await stored_.wait_until(control_.clock(), deadline);
   }
 }

@@ -1,7 +1,8 @@
 // Events: every fact the lower rooms report, logged once, kept in the store, handed to followers.
 //
 // Owner: the array. Thread: emit() from any; the rest on the control core. The queue to the control
-// core is bounded: above kMaxQueued new events are counted and dropped, and the count is told.
+// core and the one to the store are bounded: above kMaxQueued new events are counted and dropped
+// (those that only the store missed stand in the log), and the count is told.
 #pragma once
 
 #include <deque>
@@ -24,6 +25,8 @@ class Events final : public EventSink {
   explicit Events(rt::Core& control);
   // Events that came before this are stored now; without a store they are only logged.
   void use_store(meta::Store& store);
+  // Those who wait in after() come back at once from now on.
+  void release_waiters();
   // Stores what is left; nothing is stored afterwards.
   rt::Task<> stop();
 
@@ -31,7 +34,8 @@ class Events final : public EventSink {
 
   // Events with an id above `after`, oldest first; 0: the newest `limit`. With a `deadline` in the
   // future it waits for the first one until then.
-  rt::Task<Result<std::vector<meta::EventRow>>> after(uint64_t after, size_t limit, rt::Micros deadline);
+  rt::Task<Result<std::vector<meta::EventRow>>> after(uint64_t after, size_t limit,
+                                                      rt::Micros deadline);
   uint64_t errors() const { return errors_; }
   uint64_t warnings() const { return warnings_; }
 
@@ -52,6 +56,7 @@ class Events final : public EventSink {
   uint64_t dropped_ = 0;
   std::vector<meta::EventRow> unwritten_;
   bool writing_ = false;
+  bool waiters_released_ = false;
   uint64_t errors_ = 0;
   uint64_t warnings_ = 0;
   rt::Event stored_;

@@ -14,29 +14,48 @@ constexpr uint64_t kPiece = kMiB;
 constexpr uint64_t kCheckpointBytes = 256 * kMiB;
 
 Error medium_error(int errnum, const std::string& path, uint64_t offset) {
-  return system_error(errnum, fmt::format("read {} at {}", path, offset), "check the file and start the import again");
+  return system_error(errnum, fmt::format("read {} at {}", path, offset),
+                      "check the file and start the import again");
 }
 
 }  // namespace
 
-rt::Task<Result<meta::JobRow>> Jobs::start_import(std::string volume, std::string path, bool overwrite) {
+rt::Task<Result<meta::JobRow>> Jobs::start_import(std::string volume, std::string path,
+                                                  bool overwrite) {
   CO_TRY_ASSIGN(const volume::VolumeInfo info, volumes_.info(volume));
   if (!info.clients.empty()) {
-    co_return fail(Code::kBusy, fmt::format("volume {} is open by {}", info.name, info.clients.front()), "disconnect the client first");
+    co_return fail(Code::kBusy,
+                   fmt::format("volume {} is open by {}", info.name, info.clients.front()),
+                   "disconnect the client first");
   }
   if (info.allocated_bytes > 0 && !overwrite) {
-    co_return fail(Code::kState, fmt::format("volume {} holds up to {} of data", info.name, format_size_rounded(info.allocated_bytes)),
+    co_return fail(Code::kState,
+                   fmt::format("volume {} holds up to {} of data", info.name,
+                               format_size_rounded(info.allocated_bytes)),
                    "add --overwrite to replace it, or import into a new volume");
   }
-  CO_TRY_ASSIGN(const auto file, co_await control_.files().open(path, {.write = false, .direct = false}));
+  CO_TRY_ASSIGN(const auto file,
+                co_await control_.files().open(path, {.write = false, .direct = false}));
   const uint64_t bytes = file->info().size;
   if (bytes > info.size_bytes) {
-    co_return fail(Code::kSize, fmt::format("{} has {} bytes, volume {} only {}", path, bytes, info.name, info.size_bytes),
-                   fmt::format("duplex volume resize {} --size {}", info.name, format_size(round_up(bytes, kMiB))));
+    co_return fail(
+        Code::kSize,
+        fmt::format("{} has {} bytes, volume {} only {}", path, bytes, info.name, info.size_bytes),
+        fmt::format("duplex volume resize {} --size {}", info.name,
+                    format_size(round_up(bytes, kMiB))));
   }
-  auto job = std::make_unique<Job>();
-  job->row = {.id = ++last_id_, .kind = "import", .target = info.name, .source = path, .state = "running", .error = {}, .bytes_done = 0,
-              .bytes_total = bytes, .rate = 0, .started_us = control_.clock().wall_us(), .ended_us = 0};
+  const auto job = std::make_shared<Job>();
+  job->row = {.id = ++last_id_,
+              .kind = "import",
+              .target = info.name,
+              .source = path,
+              .state = "running",
+              .error = {},
+              .bytes_done = 0,
+              .bytes_total = bytes,
+              .rate = 0,
+              .started_us = control_.clock().wall_us(),
+              .ended_us = 0};
   job->overwrite = info.allocated_bytes > 0;
   meta::Transaction transaction;
   transaction.push_back(meta::PutJob{job->row});
@@ -46,104 +65,124 @@ rt::Task<Result<meta::JobRow>> Jobs::start_import(std::string volume, std::strin
     return old;
   });
   CO_TRY(co_await store_.commit(std::move(transaction)));
-  Job& started = *(jobs_[job->row.id] = std::move(job));
-  const meta::JobRow row = started.row;
-  if (!tasks_.spawn(run_import(started))) co_return fail(Code::kShutdown);
+  jobs_[job->row.id] = job;
+  const meta::JobRow row = job->row;
+  if (!tasks_.spawn(run_import(job))) co_return fail(Code::kShutdown);
   co_return row;
 }
 
-rt::Task<> Jobs::run_import(Job& job) {
-  co_await rt::yield();  // volumes are all there before the first job of a start looks for its own
-  job.started_at = control_.clock().now();
-  job.started_at_bytes = job.row.bytes_done;
-  auto open = volumes_.open(job.row.target, fmt::format("import job {}", job.row.id), [&job] {
-    job.row.state = "cancelled";
-    job.changed.pulse();
+rt::Task<> Jobs::run_import(JobPtr job) {
+  co_await rt::yield();  // the caller sees the job as it began
+  job->started_at = control_.clock().now();
+  job->started_at_bytes = job->row.bytes_done;
+  auto open = volumes_.open(job->row.target, fmt::format("import job {}", job->row.id), [job] {
+    job->row.state = "cancelled";
+    job->changed.pulse();
   });
   if (!open) {
-    co_await finish(job, std::unexpected(open.error()));
+    co_await finish(std::move(job), std::unexpected(open.error()));
     co_return;
   }
-  const auto result = co_await copy(job, (*open)->volume());
+  auto result = co_await copy(job, (*open)->volume());
   volumes_.close(std::move(*open));
   // Stopped on the way: the next start goes on from the last checkpoint.
-  const bool interrupted = stopping_ && job.row.bytes_done < job.row.bytes_total && !is_final(job.row);
-  if (!interrupted) co_await finish(job, result);
+  const bool interrupted =
+      stopping_ && job->row.bytes_done < job->row.bytes_total && !is_final(job->row);
+  if (!interrupted) co_await finish(std::move(job), std::move(result));
 }
 
-rt::Task<Result<void>> Jobs::copy(Job& job, volume::Volume& volume) {
+rt::Task<Result<void>> Jobs::copy(JobPtr job, volume::Volume& volume) {
   rt::Core& core = volume.core();
-  const std::string path = job.row.source;
+  const std::string path = job->row.source;
   co_await rt::hop(core);
   auto file = co_await core.files().open(path, {.write = false, .direct = false});
   co_await rt::hop(control_);
   if (!file) co_return std::unexpected(file.error());
   Result<void> result;
-  uint64_t flushed = job.row.bytes_done;
-  for (uint64_t at = job.row.bytes_done; at < job.row.bytes_total && result;) {
-    while (job.row.state == "paused" && !stopping_) co_await job.changed.wait();
-    if (job.row.state == "cancelled" || stopping_) break;
-    const uint64_t count = std::min(kPiece, job.row.bytes_total - at);
+  while (job->row.bytes_done < job->row.bytes_total && result) {
+    while (job->row.state == "paused" && !stopping_) co_await job->changed.wait();
+    if (job->row.state == "cancelled" || stopping_) break;
+    const uint64_t at = job->row.bytes_done;
+    const uint64_t count = std::min(kPiece, job->row.bytes_total - at);
     co_await rt::hop(core);
-    {
-      rt::Buffer buffer = core.buffers().get(count);
-      const int error = co_await (*file)->read(at, buffer.span());
-      if (error != 0) {
-        result = std::unexpected(medium_error(error, path, at));
-      } else if (!is_zero(buffer.span())) {
-        result = co_await volume.write(at, buffer.span(), false);
-      } else if (job.overwrite) {
-        result = co_await volume.zero({at, count}, {});
-      }
-    }
+    result = co_await copy_piece(*job, **file, volume, {at, count});
     co_await rt::hop(control_);
     if (!result) break;
-    at += count;
-    job.row.bytes_done = at;
-    if (at - flushed >= kCheckpointBytes) {
-      result = co_await checkpoint(job, volume, at);
-      flushed = at;
-    }
-    co_await throttle(job, count);
+    job->row.bytes_done = at + count;
+    if (job->row.bytes_done - job->durable_bytes >= kCheckpointBytes)
+      result = co_await checkpoint(job, volume);
+    co_await throttle(*job, count);
   }
-  if (result) result = co_await checkpoint(job, volume, job.row.bytes_done);
+  if (result) result = co_await checkpoint(job, volume);
   co_await rt::hop(core);
   file->reset();
   co_await rt::hop(control_);
   co_return result;
 }
 
+// On the volume's core.
+rt::Task<Result<void>> Jobs::copy_piece(Job& job, rt::File& file, volume::Volume& volume,
+                                        ByteRange range) {
+  const rt::Buffer buffer = volume.core().buffers().get(range.length);
+  const int error = co_await file.read(range.offset, buffer.span());
+  if (error != 0) co_return std::unexpected(medium_error(error, job.row.source, range.offset));
+  if (!is_zero(buffer.span())) co_return co_await volume.write(range.offset, buffer.span(), false);
+  if (job.overwrite) co_return co_await volume.zero(range, {});
+  co_return Result<void>();
+}
+
 // Flushed first, written down afterwards.
-rt::Task<Result<void>> Jobs::checkpoint(Job& job, volume::Volume& volume, uint64_t bytes) {
+rt::Task<Result<void>> Jobs::checkpoint(JobPtr job, volume::Volume& volume) {
+  const uint64_t bytes = job->row.bytes_done;
   co_await rt::hop(volume.core());
   const auto flushed = co_await volume.flush();
   co_await rt::hop(control_);
   CO_TRY(flushed);
-  Job copy_of_row;
-  copy_of_row.row = job.row;
-  copy_of_row.row.bytes_done = bytes;
-  co_return co_await save(copy_of_row);
+  job->durable_bytes = bytes;
+  co_return co_await save(std::move(job));
 }
 
+// Sleeps as long as the bytes should have taken; a new rate or state ends the sleep.
 rt::Task<> Jobs::throttle(Job& job, uint64_t bytes) {
-  if (job.row.rate == 0) co_return;
-  const rt::Micros pause = bytes * rt::kSecond / job.row.rate;
-  co_await stop_.wait_until(control_.clock(), control_.clock().now() + pause);
+  const uint64_t rate = job.row.rate;
+  if (rate == 0) co_return;
+  const rt::Micros until = control_.clock().now() + bytes * rt::kSecond / rate;
+  while (!stopping_ && job.row.state == "running" && job.row.rate == rate &&
+         control_.clock().now() < until) {
+    co_await job.changed.wait_until(control_.clock(), until);
+  }
 }
 
-rt::Task<> Jobs::finish(Job& job, const Result<void>& result) {
-  if (job.row.state != "cancelled") job.row.state = result ? "done" : "failed";
-  if (!result) job.row.error = result.error().describe();
-  job.row.ended_us = control_.clock().wall_us();
+rt::Task<> Jobs::finish(JobPtr job, Result<void> result) {
+  if (job->row.state != "cancelled") job->row.state = result ? "done" : "failed";
+  if (!result) job->row.error = result.error().describe();
+  job->row.ended_us = control_.clock().wall_us();
   const auto saved = co_await save(job);
-  if (job.row.state == "failed") {
-    events_.emit({.severity = Severity::kError, .code = "job_failed", .subject = fmt::format("job {}", job.row.id),
-                  .text = fmt::format("import into volume {} failed: {}", job.row.target, job.row.error), .next = fmt::format("duplex job show {}", job.row.id)});
+  const std::string subject = fmt::format("job {}", job->row.id);
+  const std::string next = fmt::format("duplex job show {}", job->row.id);
+  if (job->row.state == "failed") {
+    events_.emit(
+        {.severity = Severity::kError,
+         .code = "job_failed",
+         .subject = subject,
+         .text = fmt::format("import into volume {} failed: {}", job->row.target, job->row.error),
+         .next = next});
   } else if (!saved) {
-    events_.emit({.severity = Severity::kWarning, .code = "job_not_saved", .subject = fmt::format("job {}", job.row.id),
-                  .text = fmt::format("the end of job {} could not be stored: {}", job.row.id, saved.error().message()), .next = "duplex status"});
+    events_.emit({.severity = Severity::kWarning,
+                  .code = "job_not_saved",
+                  .subject = subject,
+                  .text = fmt::format("the end of job {} could not be stored: {}", job->row.id,
+                                      saved.error().message()),
+                  .next = next});
+  } else {
+    events_.emit(
+        {.severity = Severity::kInfo,
+         .code = "job_ended",
+         .subject = subject,
+         .text = fmt::format("import into volume {} is {}", job->row.target, job->row.state),
+         .next = {}});
   }
-  job.changed.pulse();
+  job->changed.pulse();
 }
 
 }  // namespace duplex::control

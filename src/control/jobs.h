@@ -2,8 +2,8 @@
 //
 // Owner: the array. Thread: control core; the bytes move on the volume's reactor.
 // The row of a job is durable when it starts, at every checkpoint and when it ends. A job that a
-// restart finds running goes on from its last checkpoint: everything below bytes_done has been
-// flushed before it was written down. The last kKeptJobs jobs stay listed.
+// restart finds running goes on from its last checkpoint: everything below the stored bytes_done
+// has been flushed before it was written down. The last kKeptJobs jobs stay listed.
 //
 //   state      pause      resume    cancel      end of work   error    restart
 //   running    paused     -         cancelled   done          failed   running
@@ -29,12 +29,16 @@ class Jobs {
  public:
   static constexpr size_t kKeptJobs = 100;
 
-  Jobs(rt::World& world, meta::Store& store, volume::Volumes& volumes, EventSink& events, const meta::Snapshot& snapshot);
+  Jobs(rt::World& world, meta::Store& store, volume::Volumes& volumes, EventSink& events,
+       const meta::Snapshot& snapshot);
+  // Those who wait() come back at once from now on.
+  void release_waiters();
   // Running jobs stop at their next step and stay "running" for the next start.
   rt::Task<> stop();
 
   // Copies the raw file at `path` into the volume, from its first byte on. kState when the volume
-  // holds data and `overwrite` is not set; kBusy when a client has it open; kSize when it is too small.
+  // holds data and `overwrite` is not set; kBusy when a client has it open; kSize when it is too
+  // small.
   rt::Task<Result<meta::JobRow>> start_import(std::string volume, std::string path, bool overwrite);
 
   std::vector<meta::JobRow> list() const;
@@ -54,29 +58,35 @@ class Jobs {
  private:
   struct Job {
     meta::JobRow row;
-    bool overwrite = false;     // the target may hold data: zeroes are written, not skipped
+    uint64_t durable_bytes = 0;  // flushed: what the store may hear of
+    bool overwrite = false;      // the target may hold data: zeroes are written, not skipped
     uint64_t started_at_bytes = 0;
     rt::Micros started_at = 0;
-    rt::Event changed;          // pulsed at every change of state
+    rt::Event changed;  // pulsed at every change of state or rate
   };
-  rt::Task<> run_import(Job& job);
-  rt::Task<Result<void>> copy(Job& job, volume::Volume& volume);
-  rt::Task<Result<void>> checkpoint(Job& job, volume::Volume& volume, uint64_t bytes);
-  rt::Task<Result<void>> save(const Job& job);
-  rt::Task<> finish(Job& job, const Result<void>& result);
+  // A job that has ended may leave the table while somebody still looks at it.
+  using JobPtr = std::shared_ptr<Job>;
+  rt::Task<> run_import(JobPtr job);
+  rt::Task<Result<void>> copy(JobPtr job, volume::Volume& volume);
+  rt::Task<Result<void>> copy_piece(Job& job, rt::File& file, volume::Volume& volume,
+                                    ByteRange range);
+  rt::Task<Result<void>> checkpoint(JobPtr job, volume::Volume& volume);
+  rt::Task<Result<void>> save(JobPtr job);
+  rt::Task<> finish(JobPtr job, Result<void> result);
   rt::Task<Result<meta::JobRow>> set_state(uint32_t id, const char* from, const char* to);
   rt::Task<> throttle(Job& job, uint64_t bytes);
-  Result<Job*> find(uint32_t id);
+  Result<JobPtr> find(uint32_t id) const;
+  Result<JobPtr> find_unfinished(uint32_t id) const;
 
   rt::World& world_;
   rt::Core& control_;
   meta::Store& store_;
   volume::Volumes& volumes_;
   EventSink& events_;
-  std::map<uint32_t, std::unique_ptr<Job>> jobs_;
+  std::map<uint32_t, JobPtr> jobs_;
   uint32_t last_id_ = 0;
+  bool waiters_released_ = false;
   bool stopping_ = false;
-  rt::Event stop_;
   rt::TaskGroup tasks_;
 };
 
