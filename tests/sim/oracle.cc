@@ -132,17 +132,9 @@ bool Oracle::allowed(const Sector& sector, const Version& v, Time started) const
 // A read that ends at `now` has seen version `seen`.
 void Oracle::observe(Sector& sector, size_t seen, Time now) {
   const Version v = sector[seen];
-  if (v.end != kNever && v.end <= last_loss_) {
-    // Rule 3: one constant. Versions in flight at the loss of a cache are not part of it.
-    const auto ruled_out = [&](const Version& u) { return u.start != v.start && u.end <= last_loss_ && u.end != kNever; };
-    if (std::ranges::any_of(reads_, [&](Time started) { return started < last_loss_; })) {
-      // A read from before the loss may still come back with one of them.
-      for (Version& u : sector) {
-        if (ruled_out(u)) u.out_since = std::min(u.out_since, now);
-      }
-    } else {
-      std::erase_if(sector, ruled_out);
-    }
+  if (v.end <= last_loss_ && v.end != kNever) {
+    if (!loss_was_power_) return;  // rule 4: no constant
+    std::erase_if(sector, [&](const Version& u) { return u.start != v.start && u.end <= last_loss_ && u.end != kNever; });
     for (Version& u : sector) {
       if (u.start == v.start) u.success = true;
     }
@@ -214,6 +206,7 @@ void Oracle::lose_unflushed(Time now, bool power) {
 }
 
 void Oracle::power_cut(Time now) {
+  loss_was_power_ = true;
   lose_unflushed(now, true);
   in_flight_.clear();
   unflushed_.clear();
@@ -237,6 +230,7 @@ void Oracle::killed(Time now) {
 }
 
 void Oracle::cache_lost(Time now, bool only_device) {
+  loss_was_power_ = false;
   const bool data = std::any_of(unflushed_.begin(), unflushed_.end(), [](const Write& w) { return !w.zero && !w.maybe_durable; });
   if (only_device && data && flushes_.empty()) flush_must_fail_ = true;
   lose_unflushed(now, false);

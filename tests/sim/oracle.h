@@ -109,6 +109,7 @@ class Oracle {
   std::vector<Time> flushes_;     // issued, not yet answered
   std::vector<Time> reads_;       // issued, not yet answered
   Time last_loss_ = 0;            // rules 3 and 4
+  bool loss_was_power_ = true;
   bool flush_must_fail_ = false;
   std::string violation_;
 };
