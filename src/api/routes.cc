@@ -161,35 +161,19 @@ rt::Task<Result<Json>> list_devices(Array& array, Request, Names) {
   co_return all;
 }
 
-// The device that is what `add` asks for, if there is one: the same again is success.
-std::optional<pool::DeviceInfo> same_device(Array& array, const pool::AddDevice& add) {
-  for (const auto& info : array.pool().devices()) {
-    const bool same = info.path == add.path && (add.name.empty() || add.name == info.name) &&
-                      (add.create_bytes == 0 || add.create_bytes == info.size_bytes);
-    if (same) return info;
-  }
-  return std::nullopt;
-}
-
-Json added(const pool::DeviceInfo& info, bool now) {
-  Json json = to_json(info);
-  json["created_now"] = now;
-  return json;
-}
-
 rt::Task<Result<Json>> add_device(Array& array, Request request, Names) {
   CO_TRY_ASSIGN(Body body, Body::parse(request.body));
   pool::AddDevice add;
   add.path = body.text("path", true);
   add.name = body.text("name");
   add.create_bytes = body.size("size");
-  if (const uint64_t extent = body.size("extent_size")) add.extent_bytes = extent;
+  add.extent_bytes = body.size("extent_size");
   add.overwrite = body.flag("overwrite");
   CO_TRY(body.done());
-  const auto same = same_device(array, add);
-  if (same) co_return added(*same, false);
-  CO_TRY_ASSIGN(const auto info, co_await array.pool().add_device(std::move(add)));
-  co_return added(info, true);
+  CO_TRY_ASSIGN(const auto made, co_await array.pool().add_device(std::move(add)));
+  Json json = to_json(made.info);
+  json["created_now"] = made.created;
+  co_return json;
 }
 
 rt::Task<Result<Json>> show_device(Array& array, Request, Names names) {

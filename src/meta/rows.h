@@ -20,7 +20,7 @@ struct ArrayRow {
   Uuid uuid;
   Uuid incarnation;      // of this store; new after a rebuild
   uint64_t epoch = 1;    // highest epoch ever handed out (cuts)
-  uint32_t last_backing = 0;  // backing numbers are never reused
+  uint32_t last_backing = 0;  // highest number ever used: they are not reused; PutBacking raises it
   uint32_t last_job = 0;      // nor are job numbers
   bool clean_stop = false;    // the last stop was clean
   bool operator==(const ArrayRow&) const = default;

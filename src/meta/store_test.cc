@@ -110,6 +110,16 @@ TEST_F(StoreTest, ANewStoreKnowsItsArray) {
   EXPECT_EQ(load(), snapshot);
 }
 
+TEST_F(StoreTest, TheHighestBackingNumberOutlivesItsBacking) {
+  open_store();
+  ASSERT_TRUE(commit(base_rows()));
+  ASSERT_TRUE(commit({PutBacking{backing_row(7)}}));
+  ASSERT_TRUE(commit({DropBacking{BackingId(7)}, PutBacking{backing_row(1)}}));
+  EXPECT_EQ(load().array.last_backing, 7u);
+  reopen();
+  EXPECT_EQ(load().array.last_backing, 7u);
+}
+
 TEST_F(StoreTest, EveryKindOfChangeComesBackFromLoad) {
   open_store();
   Snapshot expected = load();

@@ -175,9 +175,15 @@ Result<void> Tables::apply(const Change& change) {
 
 Result<void> Tables::put(const PutArray& change) { return upsert(change.row); }
 Result<void> Tables::put(const PutDevice& change) { return upsert(change.row); }
-Result<void> Tables::put(const PutBacking& change) { return upsert(change.row); }
 Result<void> Tables::put(const PutVolume& change) { return upsert(change.row); }
 Result<void> Tables::put(const PutJob& change) { return upsert(change.row); }
+
+// The highest number ever used outlives its backing.
+Result<void> Tables::put(const PutBacking& change) {
+  TRY(upsert(change.row));
+  return change_one("UPDATE array SET last_backing = max(last_backing, ?)", "there is no array",
+                    change.row.id);
+}
 
 Result<void> Tables::put(const DropDevice& change) {
   return change_one("DELETE FROM devices WHERE id = ?", "no such device", change.id);

@@ -128,6 +128,24 @@ Result<int> open_descriptor(const std::string& path, const rt::OpenOptions& opti
   return fd;
 }
 
+// A file that was made survives a power cut only when its directory has been flushed too.
+int sync_parent(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string parent = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  const int fd = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  const int error = fsync(fd) == 0 ? 0 : errno;
+  ::close(fd);
+  return error;
+}
+
+// Gives a file of no bytes its size, and makes size and entry durable.
+int finish_creation(int fd, uint64_t bytes, const std::string& path) {
+  if (bytes > 0 && ftruncate(fd, static_cast<off_t>(bytes)) != 0) return errno;
+  if (fsync(fd) != 0) return errno;
+  return sync_parent(path);
+}
+
 }  // namespace
 
 rt::Task<Result<std::unique_ptr<rt::File>>> OsFiles::open(std::string path, rt::OpenOptions options) {
@@ -142,12 +160,12 @@ rt::Task<Result<std::unique_ptr<rt::File>>> OsFiles::open(std::string path, rt::
     close(fd);
     co_return fail(Code::kInvalid, path + " is neither a file nor a block device");
   }
-  if (options.create && options.create_bytes > 0 && status.st_size == 0 &&
-      ftruncate(fd, static_cast<off_t>(options.create_bytes)) != 0) {
-    const int error = errno;
-    close(fd);
-    unlink(path.c_str());
-    co_return std::unexpected(system_error(error, "create " + path));
+  if (options.create && !info.is_block_device && status.st_size == 0) {
+    if (const int error = finish_creation(fd, options.create_bytes, path); error != 0) {
+      close(fd);
+      unlink(path.c_str());
+      co_return std::unexpected(system_error(error, "create " + path));
+    }
   }
   auto size = size_of(fd, info.is_block_device, path);
   if (!size) {

@@ -60,8 +60,8 @@ struct AddDevice {
   std::string path;
   std::string name;           // empty: from the file name
   uint64_t create_bytes = 0;  // 0: the path must exist
-  uint64_t extent_bytes = kDefaultExtentBytes;
-  bool overwrite = false;  // take it although it carries something (the refusal names what)
+  uint64_t extent_bytes = 0;  // 0: as the other devices, or kDefaultExtentBytes for the first one
+  bool overwrite = false;     // take it although it carries something (the refusal names what)
 };
 
 struct BackingSpec {
@@ -105,7 +105,12 @@ class Pool {
   // Stops background work, flushes logs, closes the devices.
   virtual rt::Task<> close() = 0;
 
-  virtual rt::Task<Result<DeviceInfo>> add_device(AddDevice request) = 0;
+  // Its path again with nothing that contradicts it: success (created = false). Otherwise kExists.
+  struct AddedDevice {
+    DeviceInfo info;
+    bool created;
+  };
+  virtual rt::Task<Result<AddedDevice>> add_device(AddDevice request) = 0;
   // kBusy with the volumes that use it.
   virtual rt::Task<Result<void>> remove_device(std::string name) = 0;
   // Takes the new size of a grown file or disk into use.

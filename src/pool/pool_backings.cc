@@ -43,6 +43,29 @@ Result<void> PoolImpl::check_size(uint64_t size_bytes) const {
   return {};
 }
 
+// Takes the next number. "PD<number>" may have been given to another backing by hand: then that
+// number is left out.
+Result<std::string> PoolImpl::choose_backing_name(std::string wanted) {
+  const auto is_taken = [&](const std::string& name) {
+    return std::ranges::any_of(containers_,
+                               [&](const auto& c) { return c.second.row.name == name; });
+  };
+  std::string name = std::move(wanted);
+  if (name.empty()) {
+    do {
+      name = fmt::format("PD{}", ++last_backing_);
+    } while (is_taken(name));
+    return name;
+  }
+  TRY(check_name(name, "backing"));
+  if (is_taken(name)) {
+    return fail(Code::kExists, fmt::format("there is a backing {} already", name),
+                "choose another name with --backing");
+  }
+  ++last_backing_;
+  return name;
+}
+
 std::unique_ptr<BackingImpl> PoolImpl::make_backing(const meta::BackingRow& row, rt::Core& core,
                                                     ExtentMap map) {
   std::vector<std::shared_ptr<Device>> devices;
@@ -55,15 +78,8 @@ rt::Task<Result<Backing*>> PoolImpl::create_backing(BackingSpec spec, rt::Core& 
                                                     meta::VolumeRow volume) {
   CO_TRY(check_size(spec.size_bytes));
   CO_TRY(check_log_room(containers_.size() + 1));
-  const BackingId id(++last_backing_);
-  const std::string name = spec.name.empty() ? fmt::format("PD{}", id.value()) : spec.name;
-  CO_TRY(check_name(name, "backing"));
-  for (const auto& [other, container] : containers_) {
-    if (container.row.name == name) {
-      co_return fail(Code::kExists, fmt::format("there is a backing {} already", name),
-                     "choose another name with --backing");
-    }
-  }
+  CO_TRY_ASSIGN(const std::string name, choose_backing_name(spec.name));
+  const BackingId id(last_backing_);
   DeviceId only;
   if (!spec.device.empty()) {
     const Member* member = find_member(spec.device);

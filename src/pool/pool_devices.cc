@@ -55,6 +55,29 @@ Member* PoolImpl::find_member(const std::string& name) const {
   return nullptr;
 }
 
+Member* PoolImpl::find_member_at(const std::string& path) const {
+  for (const auto& [id, member] : members_) {
+    if (member->row.path == path) return member.get();
+  }
+  return nullptr;
+}
+
+// `overwrite` was a consent about what stood there before; it asks for nothing now.
+Result<Pool::AddedDevice> PoolImpl::added_before(const Member& member,
+                                                 const AddDevice& request) const {
+  const meta::DeviceRow& row = member.row;
+  const uint64_t bytes = round_down(request.create_bytes, kBlockBytes);
+  const bool same = (request.name.empty() || request.name == row.name) &&
+                    (request.create_bytes == 0 || bytes == row.size_bytes) &&
+                    (request.extent_bytes == 0 || request.extent_bytes == row.extent_bytes);
+  if (same) return AddedDevice{info_of(member), false};
+  return fail(
+      Code::kExists,
+      fmt::format("{} is device {} already, with another definition ({}, extents of {})", row.path,
+                  row.name, format_size(row.size_bytes), format_size(row.extent_bytes)),
+      fmt::format("see: duplex device show {}", row.name));
+}
+
 Result<void> PoolImpl::check_new_device(const AddDevice& request) const {
   const std::string name = request.name.empty() ? file_name(request.path) : request.name;
   TRY(check_name(name, "device"));
@@ -62,19 +85,14 @@ Result<void> PoolImpl::check_new_device(const AddDevice& request) const {
     return fail(Code::kExists, fmt::format("there is a device {} already", name),
                 "choose another name with --name");
   }
-  for (const auto& [id, member] : members_) {
-    if (member->row.path == request.path) {
-      return fail(Code::kExists,
-                  fmt::format("{} is device {} already", request.path, member->row.name));
-    }
-  }
   if (members_.size() >= format::kMaxDevices) {
     return fail(Code::kState, fmt::format("an array has at most {} devices", format::kMaxDevices));
   }
   if (extent_bytes() != 0 && extent_bytes() != request.extent_bytes) {
     return fail(Code::kSize,
                 fmt::format("the devices of this array have extents of {}, not {}",
-                            format_size(extent_bytes()), format_size(request.extent_bytes)));
+                            format_size(extent_bytes()), format_size(request.extent_bytes)),
+                "leave the extent size out");
   }
   return {};
 }
@@ -188,8 +206,12 @@ rt::Task<Result<void>> PoolImpl::join(NewDevice& fresh) {
   co_return Result<void>();
 }
 
-rt::Task<Result<DeviceInfo>> PoolImpl::add_device(AddDevice request) {
+rt::Task<Result<Pool::AddedDevice>> PoolImpl::add_device(AddDevice request) {
   const auto held = co_await device_verbs_.lock();
+  if (const Member* same = find_member_at(request.path)) co_return added_before(*same, request);
+  if (request.extent_bytes == 0) {
+    request.extent_bytes = members_.empty() ? kDefaultExtentBytes : extent_bytes();
+  }
   CO_TRY(check_new_device(request));
   CO_TRY_ASSIGN(NewDevice fresh, co_await open_new_device(request));
   Result<void> result = co_await prepare_new_device(fresh);
@@ -199,7 +221,7 @@ rt::Task<Result<DeviceInfo>> PoolImpl::add_device(AddDevice request) {
     co_return std::unexpected(result.error());
   }
   co_await refresh_labels();
-  co_return info_of(*members_.at(fresh.row.id));
+  co_return AddedDevice{info_of(*members_.at(fresh.row.id)), true};
 }
 
 std::vector<std::string> PoolImpl::volumes_on(const Member& member) const {

@@ -32,7 +32,7 @@ class PoolImpl final : public Pool {
   rt::Task<Result<void>> start(meta::Snapshot snapshot);
 
   rt::Task<> close() override;
-  rt::Task<Result<DeviceInfo>> add_device(AddDevice request) override;
+  rt::Task<Result<AddedDevice>> add_device(AddDevice request) override;
   rt::Task<Result<void>> remove_device(std::string name) override;
   rt::Task<Result<DeviceInfo>> resize_device(std::string name) override;
   std::vector<DeviceInfo> devices() const override;
@@ -77,6 +77,8 @@ class PoolImpl final : public Pool {
 
   // pool_devices.cc
   Member* find_member(const std::string& name) const;
+  Member* find_member_at(const std::string& path) const;
+  Result<AddedDevice> added_before(const Member& member, const AddDevice& request) const;
   Result<void> check_new_device(const AddDevice& request) const;
   rt::Task<Result<NewDevice>> open_new_device(AddDevice request);
   rt::Task<Result<void>> prepare_new_device(NewDevice& fresh);
@@ -89,6 +91,7 @@ class PoolImpl final : public Pool {
   // pool_backings.cc
   Result<void> check_log_room(size_t volumes) const;
   Result<void> check_size(uint64_t size_bytes) const;
+  Result<std::string> choose_backing_name(std::string wanted);
   std::unique_ptr<BackingImpl> make_backing(const meta::BackingRow& row, rt::Core& core,
                                             ExtentMap map);
 

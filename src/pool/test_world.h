@@ -369,7 +369,10 @@ class TestStore final : public meta::Store {
     EXPECT_GT(c.log_sequence, tables_.devices.at(c.id).log_sequence);
     tables_.devices.at(c.id).log_sequence = c.log_sequence;
   }
-  void apply(const meta::PutBacking& c) { tables_.backings[c.row.id] = c.row; }
+  void apply(const meta::PutBacking& c) {
+    tables_.backings[c.row.id] = c.row;
+    tables_.array.last_backing = std::max(tables_.array.last_backing, c.row.id.value());
+  }
   void apply(const meta::DropBacking& c) {
     for (auto& [key, row] : tables_.extents) EXPECT_NE(row.backing, c.id);
     EXPECT_EQ(tables_.backings.erase(c.id), 1u);
@@ -446,7 +449,8 @@ class Rig {
     backings.clear();
     world.revive(lose_caches);
   }
-  Result<DeviceInfo> add(const std::string& path, bool overwrite = false, uint64_t create = 0) {
+  Result<Pool::AddedDevice> add(const std::string& path, bool overwrite = false,
+                                uint64_t create = 0) {
     return world.run(pool->add_device({.path = path,
                                        .name = "",
                                        .create_bytes = create,

@@ -109,7 +109,7 @@ class File {
 
 struct OpenOptions {
   bool write = true;
-  bool create = false;        // regular file; with `exclusive`, it must not exist
+  bool create = false;        // regular file, durable with its entry; `exclusive`: must not exist
   bool exclusive = false;
   uint64_t create_bytes = 0;  // size of a created file
   bool direct = true;         // O_DIRECT where the file system can; see FileInfo::is_direct

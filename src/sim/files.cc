@@ -184,6 +184,7 @@ rt::Task<Result<std::unique_ptr<rt::File>>> SimFiles::open(std::string path, rt:
   if (file == nullptr) {
     if (!options.create) co_return std::unexpected(system_error(ENOENT, "open " + path, "check the path"));
     file = &machine_.disk().create(path, options.create_bytes);
+    file->entry_durable = true;
   }
   rt::FileInfo info;
   info.is_block_device = file->block_device();

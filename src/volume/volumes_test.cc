@@ -65,7 +65,7 @@ class FakePool final : public pool::Pool {
   }
 
   rt::Task<> close() override { co_return; }
-  rt::Task<Result<pool::DeviceInfo>> add_device(pool::AddDevice) override {
+  rt::Task<Result<AddedDevice>> add_device(pool::AddDevice) override {
     co_return fail(Code::kNotSupported);
   }
   rt::Task<Result<void>> remove_device(std::string) override {

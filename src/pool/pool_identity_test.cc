@@ -1,0 +1,85 @@
+// Identity in the pool: a device added again, the numbers and names of backings.
+#include <gtest/gtest.h>
+
+#include "pool/test_world.h"
+
+namespace duplex::pool {
+namespace {
+
+using test::Rig;
+
+constexpr uint64_t kExtent = Rig::kExtent;
+constexpr uint64_t kDisk = 16 * kMiB;
+
+TEST(PoolIdentity, ADeviceAddedAgainIsTheSameOrRefused) {
+  Rig rig(22);
+  ASSERT_TRUE(rig.start());
+  const auto again = [&](AddDevice request) {
+    return rig.world.run(rig.pool->add_device(std::move(request)));
+  };
+  const AddDevice first = {
+      .path = "/d1", .name = "one", .create_bytes = kDisk + 100, .extent_bytes = kExtent};
+  const auto made = again(first);
+  ASSERT_TRUE(made) << made.error().describe();
+  EXPECT_TRUE(made->created);
+  ASSERT_TRUE(rig.create(1, kMiB));
+  ASSERT_TRUE(rig.write(1, 0, std::byte(7)));
+  const uint64_t commits = rig.store->commits;
+  for (const AddDevice& request :
+       {first, AddDevice{.path = "/d1", .name = ""}, AddDevice{.path = "/d1", .name = "one"},
+        AddDevice{.path = "/d1", .name = "", .overwrite = true}}) {
+    const auto same = again(request);
+    ASSERT_TRUE(same) << same.error().describe();
+    EXPECT_FALSE(same->created);
+    EXPECT_EQ(same->info.uuid, made->info.uuid);
+  }
+  for (const AddDevice& request :
+       {AddDevice{.path = "/d1", .name = "two"},
+        AddDevice{.path = "/d1", .name = "", .create_bytes = 2 * kDisk},
+        AddDevice{.path = "/d1", .name = "", .extent_bytes = 2 * kExtent}}) {
+    const auto other = again(request);
+    ASSERT_FALSE(other);
+    EXPECT_EQ(other.error().code(), Code::kExists);
+    EXPECT_NE(other.error().next(), "");
+  }
+  EXPECT_EQ(rig.store->commits, commits);
+  EXPECT_EQ(rig.read(1, 0), std::byte(7));
+  // One that does not say takes the size of extents that is in use.
+  const auto second = again({.path = "/d2", .name = "", .create_bytes = kDisk});
+  ASSERT_TRUE(second) << second.error().describe();
+  EXPECT_EQ(second->info.extent_bytes, kExtent);
+}
+
+TEST(PoolIdentity, TheNumberOfABackingIsNeverUsedAgain) {
+  Rig rig(23);
+  ASSERT_TRUE(rig.start());
+  ASSERT_TRUE(rig.add("/d1", false, kDisk));
+  ASSERT_TRUE(rig.create(1, kMiB));
+  ASSERT_TRUE(rig.create(2, kMiB));
+  const BackingId last = rig.backings[2]->id();
+  ASSERT_TRUE(rig.world.run(rig.pool->drop_backing(last, VolumeNumber(2))));
+  rig.power_cut();
+  ASSERT_TRUE(rig.start());
+  const auto made = rig.create(2, kMiB);
+  ASSERT_TRUE(made);
+  EXPECT_GT((*made)->id(), last);
+  EXPECT_EQ((*made)->name(), "PD3");
+}
+
+TEST(PoolIdentity, ANameGivenByHandDoesNotStandInTheWayOfTheNextOne) {
+  Rig rig(24);
+  ASSERT_TRUE(rig.start());
+  ASSERT_TRUE(rig.add("/d1", false, kDisk));
+  meta::VolumeRow row;
+  row.number = VolumeNumber(9);
+  row.name = "v9";
+  row.size_bytes = kMiB;
+  ASSERT_TRUE(rig.world.run(rig.pool->create_backing(
+      {.name = "PD2", .size_bytes = kMiB, .thick = false, .device = ""}, rig.core(9), row)));
+  const auto made = rig.create(1, kMiB);
+  ASSERT_TRUE(made) << made.error().describe();
+  EXPECT_EQ((*made)->name(), "PD3");
+}
+
+}  // namespace
+}  // namespace duplex::pool
