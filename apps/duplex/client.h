@@ -8,7 +8,7 @@ namespace duplex::cli {
 
 using Json = nlohmann::json;
 
-// How a command ends; docs/parts/cli.md "Exit codes".
+// How a command ends; docs/CLI.md "Exit codes".
 enum Exit {
   kDone = 0,
   kRefused = 1,
