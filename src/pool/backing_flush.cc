@@ -6,6 +6,11 @@
 
 namespace duplex::pool {
 
+void DeviceUse::owe_earlier_run() {
+  ended = 1;
+  losses = kLossesOfAGoodStart;
+}
+
 uint64_t DeviceUse::begin_write() {
   const uint64_t now = device->losses();
   if (is_clean()) losses = now;

@@ -26,6 +26,10 @@ BackingImpl::BackingImpl(rt::Core& control, rt::Core& core, Mapper& mapper,
       map_(std::move(map)),
       tasks_(core) {
   for (const auto& device : devices) add_use(device);
+  for (LogicalExtent le(map_.next_mapped(0)); le.value() < map_.size();
+       le = LogicalExtent(map_.next_mapped(map_.run_end(le)))) {
+    use_of(map_.at(le).device).owe_earlier_run();
+  }
   update_allocated();
 }
 

@@ -35,6 +35,9 @@ struct DeviceUse {
       : device(std::move(d)), port(device->port(core)) {}
 
   bool is_clean() const { return in_flight == 0 && ended == flushed; }
+  // Writes of an earlier run that nobody flushed count as one write that has ended. Attaching
+  // flushes them; the loss count says whether that went well.
+  void owe_earlier_run();
   // Returns the loss count to hand to end_write().
   uint64_t begin_write();
   void end_write(uint64_t losses_at_begin);

@@ -27,6 +27,9 @@ namespace duplex::pool {
 // A device that answers so is not there any more.
 bool means_gone(int errnum);
 
+// The loss count of a device that was attached once and has lost nothing.
+inline constexpr uint64_t kLossesOfAGoodStart = 1;
+
 class Device {
  public:
   Device(rt::World& world, DeviceId id, const Uuid& uuid, std::string name, uint64_t extent_bytes,

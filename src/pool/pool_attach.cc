@@ -29,8 +29,10 @@ rt::Task<Result<void>> PoolImpl::attach(Member& member) {
   CO_TRY_ASSIGN(auto file, co_await world_.control().files().open(row.path, {.write = true}));
   CO_TRY(file->lock());
   // What an earlier run of this program left in the device's cache is durable from here on, so a
-  // FLUSH of today covers writes answered before a kill.
+  // FLUSH of today covers writes answered before a kill. If that fails, a later attempt may well
+  // succeed without them: the volumes with extents here are told by their next FLUSH.
   if (const int error = co_await file->flush(); error != 0) {
+    member.device->count_loss();
     co_return std::unexpected(system_error(error, fmt::format("flush {}", row.path)));
   }
   CO_TRY_ASSIGN(const auto label, co_await read_label(*file));
