@@ -76,6 +76,26 @@ TEST(Pool, AFlushAfterAKillCoversWhatWasWrittenBeforeIt) {
   EXPECT_EQ(rig.read(1, 0), std::byte(5));
 }
 
+TEST(Pool, AFlushThatFailsAtTheStartIsToldByTheFirstFlushOfEachVolumeThatMayHaveLostData) {
+  Rig rig(31);
+  ASSERT_TRUE(rig.start());
+  ASSERT_TRUE(rig.add("/d1", false, kDisk));
+  ASSERT_TRUE(rig.create(1, kMiB));
+  ASSERT_TRUE(rig.create(2, kMiB));
+  ASSERT_TRUE(rig.write(1, 0, std::byte(5)));
+  rig.power_cut(false);
+  rig.world.disks["/d1"]->failing_flushes = 1;
+  ASSERT_TRUE(rig.start());
+  rig.world.settle(3 * rt::kSecond);
+  ASSERT_EQ(rig.pool->device("d1")->state, DeviceState::kOnline) << "a later attempt succeeds";
+  rig.attach_all();
+  const auto first = rig.flush(1);
+  ASSERT_FALSE(first) << "what was written before the kill may be gone";
+  EXPECT_EQ(first.error().code(), Code::kFlushLost);
+  EXPECT_TRUE(rig.flush(1)) << "told once";
+  EXPECT_TRUE(rig.flush(2)) << "it had nothing there";
+}
+
 TEST(Pool, AReleasedExtentIsZeroDurablyBeforeItHasANewOwner) {
   for (uint64_t seed = 0; seed < 20; ++seed) {
     Rig rig(seed);
