@@ -7,11 +7,10 @@
 namespace duplex::control {
 namespace {
 
-meta::StoreOptions store_options(const ArrayOptions& options, bool must_be_new) {
+meta::StoreOptions store_options(const ArrayOptions& options) {
   return {.directory = options.state_directory,
           .array_id = options.id,
-          .array_name = options.name,
-          .must_be_new = must_be_new};
+          .array_name = options.name};
 }
 
 // Percent-encodes what a URI query cannot carry as it is.
@@ -48,7 +47,7 @@ rt::Task<Result<std::unique_ptr<Array>>> Array::open(rt::World& world, ArrayOpti
 rt::Task<Result<void>> Array::start() {
   CO_TRY_ASSIGN(store_,
                 co_await meta::Store::open(world_.sync_files(), world_.store(),
-                                           world_.control().rng(), store_options(options_, false)));
+                                           world_.control().rng(), store_options(options_)));
   CO_TRY_ASSIGN(const meta::Snapshot snapshot, co_await store_->load());
   events_.use_store(*store_);
   CO_TRY_ASSIGN(pool_, co_await pool::Pool::open(world_, *store_, events_, snapshot));
@@ -79,7 +78,7 @@ rt::Task<Result<pool::RebuildReport>> Array::rebuild(rt::World& world, ArrayOpti
                                                      RebuildOptions from) {
   CO_TRY_ASSIGN(const auto store,
                 co_await meta::Store::open(world.sync_files(), world.store(), world.control().rng(),
-                                           store_options(options, true)));
+                                           store_options(options)));
   auto report =
       co_await pool::Pool::rebuild(world, *store, std::move(from.devices), from.accept_missing);
   const auto closed = co_await store->close();

@@ -87,7 +87,7 @@ class SqliteStore final : public Store {
       : executor_(executor), directory_(std::move(directory)), tasks_(executor) {}
 
   // On the store executor. `fresh`: the row a new store begins with.
-  Result<void> start(rt::SyncFiles& files, const ArrayRow& fresh, bool must_be_new);
+  Result<void> start(rt::SyncFiles& files, const ArrayRow& fresh);
 
   rt::Task<Result<Snapshot>> load() override;
   rt::Task<Result<void>> commit(Transaction transaction) override;
@@ -121,7 +121,7 @@ class SqliteStore final : public Store {
   rt::TaskGroup tasks_;
 };
 
-Result<void> SqliteStore::start(rt::SyncFiles& files, const ArrayRow& fresh, bool must_be_new) {
+Result<void> SqliteStore::start(rt::SyncFiles& files, const ArrayRow& fresh) {
   TRY(make_durable_directory(files, directory_));
   TRY_ASSIGN(lock_, take_lock(files, directory_));
   TRY_ASSIGN(database_, Database::open(files, directory_ + "/state.db", place_of(directory_)));
@@ -130,10 +130,6 @@ Result<void> SqliteStore::start(rt::SyncFiles& files, const ArrayRow& fresh, boo
   // Exclusive before anything is read: then WAL needs no shared memory.
   TRY(database_->execute("PRAGMA locking_mode = EXCLUSIVE"));
   TRY_ASSIGN(const size_t version, stored_version(*database_, migrations().size()));
-  if (must_be_new && version != 0) {
-    return fail(Code::kExists, fmt::format("{} holds a store already", place_of(directory_)),
-                "move the directory away first, or start without --rebuild");
-  }
   if (version != 0) TRY(database_->check_structure());
   TRY(database_->execute("PRAGMA journal_mode = WAL"));
   TRY(database_->execute(kPragmas));
@@ -331,7 +327,7 @@ rt::Task<Result<std::unique_ptr<Store>>> Store::open(rt::SyncFiles& files, rt::E
   co_await rt::hop(executor);
   seed_sqlite(seed);
   auto store = std::make_unique<SqliteStore>(executor, options.directory);
-  Result<void> started = store->start(files, fresh, options.must_be_new);
+  Result<void> started = store->start(files, fresh);
   if (!started) store.reset();  // on its own executor
   co_await rt::hop(home);
   if (!started) co_return std::unexpected(std::move(started).error());

@@ -30,7 +30,6 @@ struct StoreOptions {
   // For a new store, and checked against an existing one: an array never opens another's state.
   ArrayId array_id;
   std::string array_name;
-  bool must_be_new = false;  // rebuild: refuse a directory that holds a store already
 };
 
 class Store {

@@ -12,7 +12,7 @@ using test::Loss;
 using test::Machine;
 using test::MemoryFiles;
 
-StoreOptions options() { return {"/state", ArrayId(1), "a", false}; }
+StoreOptions options() { return {"/state", ArrayId(1), "a"}; }
 
 DeviceRow device_row() {
   DeviceRow row;

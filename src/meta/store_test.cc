@@ -16,7 +16,7 @@ using test::MemoryFiles;
 
 using Opened = Result<std::unique_ptr<Store>>;
 
-StoreOptions options() { return {"/var/lib/duplex", ArrayId(0x400104), "west", false}; }
+StoreOptions options() { return {"/var/lib/duplex", ArrayId(0x400104), "west"}; }
 
 DeviceRow device_row(uint16_t n) {
   DeviceRow row;
@@ -261,16 +261,6 @@ TEST_F(StoreTest, AnotherArraysStateIsRefused) {
   EXPECT_NE(opened.error().message().find("belongs to array west (0x400104)"),
             std::string_view::npos)
       << opened.error().message();
-}
-
-TEST_F(StoreTest, ARebuildNeedsAnEmptyDirectory) {
-  StoreOptions rebuild = options();
-  rebuild.must_be_new = true;
-  {
-    auto opened = open(rebuild);
-    ASSERT_TRUE(opened);
-  }
-  EXPECT_EQ(open(rebuild).error().code(), Code::kExists);
 }
 
 std::unique_ptr<Database> raw_database(MemoryFiles& files) {

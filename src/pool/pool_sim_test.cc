@@ -63,7 +63,7 @@ class Array {
   static rt::Task<bool> open(Array& self) {
     auto opened = co_await meta::Store::open(
         self.box.sync_files(), self.box.store(), self.box.control().rng(),
-        {.directory = "/state", .array_id = ArrayId(1), .array_name = "a", .must_be_new = false});
+        {.directory = "/state", .array_id = ArrayId(1), .array_name = "a"});
     if (!opened) ADD_FAILURE() << opened.error().describe();
     if (!opened) co_return false;
     self.store = std::move(*opened);
