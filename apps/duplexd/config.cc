@@ -10,8 +10,22 @@
 namespace duplex {
 namespace {
 
-constexpr std::array<std::string_view, 9> kKeys = {
-    "name", "id", "state", "nbd", "api", "reactors", "engine", "log_level", "insecure"};
+enum class Kind { kText, kTexts, kId, kNumber, kFlag };
+struct Key {
+  std::string_view name;
+  Kind kind;
+  std::string_view needs;  // what its value must be, for people
+};
+constexpr std::string_view kNeedsText = "text in quotes";
+constexpr Key kKeys[] = {{"name", Kind::kText, kNeedsText},
+                         {"id", Kind::kId, "a number, or text such as \"0x400104\""},
+                         {"state", Kind::kText, kNeedsText},
+                         {"nbd", Kind::kTexts, "text, or a list of texts"},
+                         {"api", Kind::kTexts, "text, or a list of texts"},
+                         {"reactors", Kind::kNumber, "a number"},
+                         {"engine", Kind::kText, kNeedsText},
+                         {"log_level", Kind::kText, kNeedsText},
+                         {"insecure", Kind::kFlag, "true or false"}};
 
 // Edits between two words (Levenshtein).
 size_t distance(std::string_view a, std::string_view b) {
@@ -29,17 +43,29 @@ size_t distance(std::string_view a, std::string_view b) {
   return row.back();
 }
 
-std::string nearest_key(std::string_view key) {
-  return std::string(*std::ranges::min_element(
-      kKeys, {}, [&](std::string_view known) { return distance(key, known); }));
+const Key& nearest_key(std::string_view key) {
+  return *std::ranges::min_element(kKeys, {},
+                                   [&](const Key& known) { return distance(key, known.name); });
 }
 
-// One value as the text a flag would have; nullopt for what no setting can be.
-std::optional<std::string> as_text(const toml::node& node) {
-  if (const auto* text = node.as_string()) return text->get();
-  if (const auto* number = node.as_integer()) return fmt::format("{}", number->get());
-  if (const auto* flag = node.as_boolean()) return flag->get() ? "true" : "false";
-  return std::nullopt;
+// The value as the texts flags would have; nullopt when it is of another kind.
+std::optional<std::vector<std::string>> as_texts(const toml::node& node, Kind kind) {
+  const bool is_text = kind == Kind::kText || kind == Kind::kTexts || kind == Kind::kId;
+  if (const auto* text = node.as_string(); text && is_text) return {{text->get()}};
+  const auto* number = node.as_integer();
+  if (number && (kind == Kind::kNumber || kind == Kind::kId))
+    return {{fmt::format("{}", number->get())}};
+  if (const auto* flag = node.as_boolean(); flag && kind == Kind::kFlag)
+    return {{flag->get() ? "true" : "false"}};
+  const toml::array* list = node.as_array();
+  if (!list || kind != Kind::kTexts) return std::nullopt;
+  std::vector<std::string> texts;
+  for (const toml::node& value : *list) {
+    const auto* text = value.as_string();
+    if (!text) return std::nullopt;
+    texts.push_back(text->get());
+  }
+  return texts;
 }
 
 // Debian's library throws; here it becomes a value.
@@ -60,31 +86,22 @@ Result<void> read_config(const std::string& path, DaemonOptions& options) {
   for (const auto& [key, node] : table) {
     const std::string name(key.str());
     const auto where = fmt::format("{} line {}: ", path, node.source().begin.line);
-    if (std::ranges::find(kKeys, name) == kKeys.end()) {
+    const Key& known = nearest_key(name);
+    if (known.name != name) {
       return fail(Code::kInvalid, fmt::format("{}unknown key '{}'", where, name),
-                  fmt::format("did you mean '{}'? see docs/CONFIG.md", nearest_key(name)));
+                  fmt::format("did you mean '{}'? see docs/CONFIG.md", known.name));
     }
-    std::vector<std::string> values;
-    bool good = true;
-    const auto add = [&](const toml::node& value) {
-      const auto text = as_text(value);
-      good = good && text.has_value();
-      if (text) values.push_back(*text);
-    };
-    const toml::array* list = node.as_array();
-    if (list != nullptr && (name == "nbd" || name == "api")) {
-      for (const toml::node& value : *list) add(value);
-    } else {
-      add(node);
-    }
-    if (!good)
-      return fail(Code::kInvalid, fmt::format("{}'{}' has a value of the wrong kind", where, name),
+    const auto values = as_texts(node, known.kind);
+    if (!values) {
+      return fail(Code::kInvalid, fmt::format("{}'{}' must be {}", where, name, known.needs),
                   "see docs/CONFIG.md");
-    for (const std::string& value : values) {
+    }
+    for (const std::string& value : *values) {
       const auto set = set_option(options, name, value);
-      if (!set)
-        return fail(Code::kInvalid, where + std::string(set.error().message()),
-                    std::string(set.error().next()));
+      if (set) continue;
+      const std::string next(set.error().next());
+      return fail(Code::kInvalid, where + std::string(set.error().message()),
+                  next.empty() ? "see docs/CONFIG.md" : next);
     }
   }
   return {};

@@ -3,7 +3,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <thread>
 
 #include "api/http_server.h"
 #include "api/routes.h"
@@ -25,13 +24,6 @@ int refuse(const Error& error, int code) {
   if (!error.next().empty()) fmt::print(stderr, "next: {}\n", error.next());
   return code;
 }
-
-// Flags that are settings of the file as well go through set_option; the rest stands here.
-struct Flags {
-  std::string config;
-  std::vector<std::pair<std::string, std::string>> settings;
-  DaemonOptions direct;
-};
 
 void declare(CLI::App& app, Flags& flags) {
   app.set_version_flag("--version", DUPLEX_VERSION);
@@ -62,30 +54,6 @@ void declare(CLI::App& app, Flags& flags) {
   app.add_flag("--accept-missing", flags.direct.accept_missing,
                "with --rebuild: go on without devices that are gone");
   app.allow_extras(false);
-}
-
-Result<DaemonOptions> combine(Flags flags) {
-  DaemonOptions options;
-  if (!flags.config.empty()) {
-    TRY(read_config(flags.config, options));
-  }
-  // Addresses given as flags replace those of the file.
-  for (const char* key : {"nbd", "api"}) {
-    const bool given = std::ranges::any_of(
-        flags.settings, [&](const auto& setting) { return setting.first == key; });
-    if (given) (std::string_view(key) == "nbd" ? options.nbd : options.api).clear();
-  }
-  for (const auto& [key, value] : flags.settings) {
-    TRY(set_option(options, key, value));
-  }
-  options.insecure = options.insecure || flags.direct.insecure;
-  options.rebuild = flags.direct.rebuild;
-  options.accept_missing = flags.direct.accept_missing;
-  options.devices = std::move(flags.direct.devices);
-  TRY(check_options(options));
-  if (options.reactors == 0)
-    options.reactors = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);
-  return options;
 }
 
 Result<void> rebuild(os::OsWorld& world, const control::ArrayOptions& array,

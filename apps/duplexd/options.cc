@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <thread>
 
 #include "base/text.h"
 
@@ -22,6 +23,15 @@ Result<T> choice(const std::string& key, const std::string& value,
   for (const auto& [name, meaning] : choices) all += (all.empty() ? "" : ", ") + name;
   return fail(Code::kInvalid, fmt::format("{} cannot be '{}'", key, value),
               fmt::format("use one of {}", all));
+}
+
+Result<void> check_options(const DaemonOptions& options) {
+  const std::string next =
+      "duplexd --name NAME --id 0x400104 --state DIR, or --config FILE; see docs/CONFIG.md";
+  if (options.name.empty()) return fail(Code::kInvalid, "the array has no name", next);
+  if (options.id.value() == 0) return fail(Code::kInvalid, "the array has no id", next);
+  if (options.state.empty()) return fail(Code::kInvalid, "the array has no state directory", next);
+  return {};
 }
 
 }  // namespace
@@ -63,13 +73,28 @@ Result<void> set_option(DaemonOptions& options, const std::string& key, const st
   return {};
 }
 
-Result<void> check_options(const DaemonOptions& options) {
-  const std::string next =
-      "duplexd --name NAME --id 0x400104 --state DIR, or --config FILE; see docs/CONFIG.md";
-  if (options.name.empty()) return fail(Code::kInvalid, "the array has no name", next);
-  if (options.id.value() == 0) return fail(Code::kInvalid, "the array has no id", next);
-  if (options.state.empty()) return fail(Code::kInvalid, "the array has no state directory", next);
-  return {};
+Result<DaemonOptions> combine(Flags flags) {
+  DaemonOptions options;
+  if (!flags.config.empty()) {
+    TRY(read_config(flags.config, options));
+  }
+  // Addresses given as flags replace those of the file.
+  for (const char* key : {"nbd", "api"}) {
+    const bool given = std::ranges::any_of(
+        flags.settings, [&](const auto& setting) { return setting.first == key; });
+    if (given) (std::string_view(key) == "nbd" ? options.nbd : options.api).clear();
+  }
+  for (const auto& [key, value] : flags.settings) {
+    TRY(set_option(options, key, value));
+  }
+  options.insecure = options.insecure || flags.direct.insecure;
+  options.rebuild = flags.direct.rebuild;
+  options.accept_missing = flags.direct.accept_missing;
+  options.devices = std::move(flags.direct.devices);
+  TRY(check_options(options));
+  if (options.reactors == 0)
+    options.reactors = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);
+  return options;
 }
 
 }  // namespace duplex

@@ -33,7 +33,14 @@ Result<void> read_config(const std::string& path, DaemonOptions& options);
 // One setting by its key, from the file or a flag. Keys as in docs/CONFIG.md.
 Result<void> set_option(DaemonOptions& options, const std::string& key, const std::string& value);
 
-// Everything that is needed is there.
-Result<void> check_options(const DaemonOptions& options);
+// What the command line says. What the file can say as well stands in `settings`, in order.
+struct Flags {
+  std::string config;
+  std::vector<std::pair<std::string, std::string>> settings;
+  DaemonOptions direct;  // the rest
+};
+
+// The file, then the flags over it; everything that is needed is there.
+Result<DaemonOptions> combine(Flags flags);
 
 }  // namespace duplex

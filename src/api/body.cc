@@ -9,6 +9,8 @@ namespace duplex::api {
 Result<Body> Body::parse(const std::string& text) {
   Body body;
   if (text.empty()) return body;
+  if (text.size() > kMaxLength)
+    return fail(Code::kInvalid, "the body is longer than 1 MiB", "see /api/v1/openapi.json");
   body.object_ = nlohmann::json::parse(text, nullptr, false);
   if (!body.object_.is_object())
     return fail(Code::kInvalid, "the body is not a JSON object", "see /api/v1/openapi.json");
@@ -30,13 +32,24 @@ std::string Body::text(const char* key, bool required) {
     mistake(fmt::format("'{}' must be text", key));
     return {};
   }
-  return it->get<std::string>();
+  const std::string& text = it->get_ref<const std::string&>();
+  if (text.find('\0') != std::string::npos) {
+    mistake(fmt::format("'{}' holds a zero byte", key));
+    return {};
+  }
+  return text;
+}
+
+std::string Body::path(const char* key) {
+  std::string path = text(key, true);
+  if (!path.starts_with('/')) mistake(fmt::format("'{}' must be a path that begins with /", key));
+  return path;
 }
 
 bool Body::flag(const char* key) {
   read_.insert(key);
   const auto it = object_.find(key);
-  if (it == object_.end()) return false;
+  if (it == object_.end() || it->is_null()) return false;
   if (!it->is_boolean()) mistake(fmt::format("'{}' must be true or false", key));
   return it->is_boolean() && it->get<bool>();
 }
@@ -48,12 +61,13 @@ uint64_t Body::size(const char* key, bool required) {
     if (required) mistake(fmt::format("'{}' is missing", key));
     return 0;
   }
-  if (it->is_number_unsigned()) return it->get<uint64_t>();
+  if (it->is_number_unsigned() && it->get<uint64_t>() <= kMaxBytes) return it->get<uint64_t>();
   if (it->is_string()) {
-    const auto bytes = parse_size(it->get<std::string>());
+    const auto bytes = parse_size(it->get_ref<const std::string&>());
     if (bytes) return *bytes;
   }
-  mistake(fmt::format("'{}' must be a number of bytes or a size like \"10G\"", key));
+  mistake(fmt::format("'{}' must be a number of bytes or a size like \"10G\", at most {}", key,
+                      format_size(kMaxBytes)));
   return 0;
 }
 

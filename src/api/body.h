@@ -11,14 +11,17 @@ namespace duplex::api {
 
 class Body {
  public:
+  static constexpr size_t kMaxLength = size_t{1} << 20;
   // `text` empty: an empty object.
   static Result<Body> parse(const std::string& text);
 
-  // A missing optional key gives `fallback`; the wrong type or a missing required key is kInvalid,
-  // told by done().
+  // A missing optional key, or null, gives `fallback`; the wrong type or a missing required key is
+  // kInvalid, told by done().
   std::string text(const char* key, bool required = false);
   bool flag(const char* key);
-  // A number of bytes, or text like "10G".
+  // The whole path of a file or disk.
+  std::string path(const char* key);
+  // A number of bytes, or text like "10G"; at most kMaxBytes.
   uint64_t size(const char* key, bool required = false);
   // After all keys were read: the first mistake, or a key nobody read.
   Result<void> done() const;

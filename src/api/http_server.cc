@@ -11,6 +11,7 @@
 #include <cstring>
 #include <thread>
 
+#include "api/body.h"
 #include "api/json.h"
 #include "api/routes.h"
 #include "base/text.h"
@@ -18,7 +19,6 @@
 namespace duplex::api {
 namespace {
 
-constexpr size_t kMaxBody = size_t{1} << 20;
 constexpr size_t kThreads = 16;
 constexpr int kMaxWaiting = 8;
 constexpr std::string_view kStreamWait = "10";  // seconds; then a comment line shows who is gone
@@ -57,7 +57,7 @@ class HttpServerImpl final : public HttpServer {
   Result<void> listen(const rt::Address& address) {
     address_ = address;
     server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
-    server_.set_payload_max_length(kMaxBody);
+    server_.set_payload_max_length(Body::kMaxLength);
     server_.set_read_timeout(5);
     server_.set_write_timeout(5);
     server_.set_keep_alive_timeout(5);

@@ -61,17 +61,29 @@ void volume_lines(control::Array& array, std::vector<Line>& lines) {
   }
 }
 
+// A failed job asks for attention until a later one has the same target, or the target is gone.
+bool is_settled(control::Array& array, const std::vector<meta::JobRow>& jobs,
+                const meta::JobRow& failed) {
+  const bool again = std::ranges::any_of(jobs, [&](const meta::JobRow& later) {
+    return later.id > failed.id && later.kind == failed.kind && later.target == failed.target;
+  });
+  return again || !array.volumes().info(failed.target);
+}
+
 void job_lines(control::Array& array, std::vector<Line>& lines) {
-  for (const auto& row : array.jobs().list()) {
+  const std::vector<meta::JobRow> jobs = array.jobs().list();
+  for (const meta::JobRow& row : jobs) {
     if (row.state == "failed") {
+      if (is_settled(array, jobs, row)) continue;
       lines.push_back(
           {Severity::kWarning,
            fmt::format("job {} ({} {}) failed: {}", row.id, row.kind, row.target, row.error),
            fmt::format("duplex job show {}", row.id)});
     } else if (row.state == "running" || row.state == "paused") {
-      lines.push_back({Severity::kInfo,
-                       fmt::format("job {} ({} {}) is {}", row.id, row.kind, row.target, row.state),
-                       fmt::format("duplex job wait {}", row.id)});
+      lines.push_back(
+          {Severity::kInfo,
+           fmt::format("job {} ({} {}) is {}", row.id, row.kind, row.target, row.state),
+           fmt::format("duplex job {} {}", row.state == "paused" ? "resume" : "wait", row.id)});
     }
   }
 }
@@ -94,7 +106,7 @@ nlohmann::json status_report(control::Array& array) {
   if (lines.size() > kMaxLines) {
     const size_t more = lines.size() - (kMaxLines - 1);
     lines.resize(kMaxLines - 1);
-    lines.push_back({Severity::kInfo, fmt::format("and {} more", more), "duplex status --json"});
+    lines.push_back({Severity::kInfo, fmt::format("and {} more", more), "duplex support"});
   }
   Json json = {
       {"array", array.options().name},

@@ -17,6 +17,7 @@ using Handler = rt::Task<Result<Json>> (*)(Array&, Request, Names);
 
 // Longest a request may wait for something (a job, an event).
 constexpr rt::Micros kMaxWait = 60 * rt::kSecond;
+constexpr uint64_t kMaxEvents = 1000;
 
 int http_status(Code code) {
   switch (code) {
@@ -49,15 +50,28 @@ int http_status(Code code) {
   }
 }
 
-rt::Micros wait_time(const Request& request) {
-  const auto it = request.query.find("timeout");
-  const auto seconds = it == request.query.end() ? Result<uint64_t>(0) : parse_number(it->second);
-  return std::min(kMaxWait, (seconds ? *seconds : 0) * rt::kSecond);
+Result<uint64_t> query_number(const Request& request, const char* key, uint64_t fallback,
+                              uint64_t most) {
+  const auto it = request.query.find(key);
+  if (it == request.query.end()) return fallback;
+  const auto number = parse_number(it->second);
+  if (number) return std::min(*number, most);
+  return fail(Code::kInvalid, fmt::format("'{}' must be a whole number, not '{}'", key, it->second),
+              "see /api/v1/openapi.json");
 }
 
-bool query_flag(const Request& request, const char* key) {
+Result<bool> query_flag(const Request& request, const char* key) {
   const auto it = request.query.find(key);
-  return it != request.query.end() && it->second != "0" && it->second != "false";
+  if (it == request.query.end() || it->second == "false" || it->second == "0") return false;
+  if (it->second == "true" || it->second == "1") return true;
+  return fail(Code::kInvalid, fmt::format("'{}' must be true or false, not '{}'", key, it->second),
+              "see /api/v1/openapi.json");
+}
+
+// ?timeout=SECONDS
+Result<rt::Micros> wait_until(Array& array, const Request& request) {
+  TRY_ASSIGN(const uint64_t seconds, query_number(request, "timeout", 0, kMaxWait / rt::kSecond));
+  return array.world().control().clock().now() + seconds * rt::kSecond;
 }
 
 Result<uint32_t> job_id(const Names& names) {
@@ -122,8 +136,9 @@ rt::Task<Result<Json>> show_volume(Array& array, Request, Names names) {
 }
 
 rt::Task<Result<Json>> delete_volume(Array& array, Request request, Names names) {
+  CO_TRY_ASSIGN(const bool disconnect, query_flag(request, "disconnect"));
   CO_TRY_ASSIGN(const auto info, volume_of(array, names));
-  CO_TRY(co_await array.volumes().remove(info.name, query_flag(request, "disconnect")));
+  CO_TRY(co_await array.volumes().remove(info.name, disconnect));
   co_return Json{{"deleted", info.name}, {"allocated", info.allocated_bytes}};
 }
 
@@ -147,7 +162,7 @@ rt::Task<Result<Json>> volume_extents(Array& array, Request, Names names) {
 
 rt::Task<Result<Json>> import_volume(Array& array, Request request, Names names) {
   CO_TRY_ASSIGN(Body body, Body::parse(request.body));
-  const std::string path = body.text("path", true);
+  const std::string path = body.path("path");
   const bool overwrite = body.flag("overwrite");
   CO_TRY(body.done());
   CO_TRY_ASSIGN(const auto info, volume_of(array, names));
@@ -164,7 +179,7 @@ rt::Task<Result<Json>> list_devices(Array& array, Request, Names) {
 rt::Task<Result<Json>> add_device(Array& array, Request request, Names) {
   CO_TRY_ASSIGN(Body body, Body::parse(request.body));
   pool::AddDevice add;
-  add.path = body.text("path", true);
+  add.path = body.path("path");
   add.name = body.text("name");
   add.create_bytes = body.size("size");
   add.extent_bytes = body.size("extent_size");
@@ -214,7 +229,7 @@ rt::Task<Result<Json>> list_jobs(Array& array, Request, Names) {
 // Show, and wait with ?timeout=SECONDS.
 rt::Task<Result<Json>> show_job(Array& array, Request request, Names names) {
   CO_TRY_ASSIGN(const uint32_t id, job_id(names));
-  const rt::Micros until = array.world().control().clock().now() + wait_time(request);
+  CO_TRY_ASSIGN(const rt::Micros until, wait_until(array, request));
   CO_TRY_ASSIGN(const auto row, co_await array.jobs().wait(id, until));
   co_return to_json(array.jobs(), row);
 }
@@ -229,7 +244,7 @@ rt::Task<Result<Json>> job_verb(Array& array, Request, Names names) {
 rt::Task<Result<Json>> job_rate(Array& array, Request request, Names names) {
   CO_TRY_ASSIGN(const uint32_t id, job_id(names));
   CO_TRY_ASSIGN(Body body, Body::parse(request.body));
-  const uint64_t rate = body.size("rate");
+  const uint64_t rate = body.size("rate", true);
   CO_TRY(body.done());
   CO_TRY_ASSIGN(const auto row, co_await array.jobs().set_rate(id, rate));
   co_return to_json(array.jobs(), row);
@@ -237,16 +252,10 @@ rt::Task<Result<Json>> job_rate(Array& array, Request request, Names names) {
 
 // ?after=ID&limit=N; with ?timeout=SECONDS it waits for the first new one.
 rt::Task<Result<Json>> list_events(Array& array, Request request, Names) {
-  const auto number = [&](const char* key, uint64_t fallback) {
-    const auto it = request.query.find(key);
-    const auto value =
-        it == request.query.end() ? Result<uint64_t>(fallback) : parse_number(it->second);
-    return value ? *value : fallback;
-  };
-  const rt::Micros until = array.world().control().clock().now() + wait_time(request);
-  CO_TRY_ASSIGN(const auto rows,
-                co_await array.events().after(
-                    number("after", 0), std::min<uint64_t>(number("limit", 100), 1000), until));
+  CO_TRY_ASSIGN(const uint64_t after, query_number(request, "after", 0, INT64_MAX));
+  CO_TRY_ASSIGN(const uint64_t limit, query_number(request, "limit", 100, kMaxEvents));
+  CO_TRY_ASSIGN(const rt::Micros until, wait_until(array, request));
+  CO_TRY_ASSIGN(const auto rows, co_await array.events().after(after, limit, until));
   Json all = Json::array();
   for (const auto& row : rows) all.push_back(to_json(row));
   co_return all;
@@ -258,31 +267,33 @@ struct Route {
   const char* method;
   const char* pattern;
   Handler handler;
+  std::initializer_list<std::string_view> query = {};  // the keys it takes
+  bool takes_body = false;
 };
 
 constexpr Route kRoutes[] = {
     {"GET", "/api/v1/status", show_status},
     {"GET", "/api/v1/volumes", list_volumes},
-    {"POST", "/api/v1/volumes", create_volume},
+    {"POST", "/api/v1/volumes", create_volume, {}, true},
     {"GET", "/api/v1/volumes/{name}", show_volume},
-    {"DELETE", "/api/v1/volumes/{name}", delete_volume},
-    {"PATCH", "/api/v1/volumes/{name}", resize_volume},
+    {"DELETE", "/api/v1/volumes/{name}", delete_volume, {"disconnect"}},
+    {"PATCH", "/api/v1/volumes/{name}", resize_volume, {}, true},
     {"GET", "/api/v1/volumes/{name}/extents", volume_extents},
-    {"POST", "/api/v1/volumes/{name}/import", import_volume},
+    {"POST", "/api/v1/volumes/{name}/import", import_volume, {}, true},
     {"GET", "/api/v1/devices", list_devices},
-    {"POST", "/api/v1/devices", add_device},
+    {"POST", "/api/v1/devices", add_device, {}, true},
     {"GET", "/api/v1/devices/{name}", show_device},
     {"DELETE", "/api/v1/devices/{name}", remove_device},
     {"POST", "/api/v1/devices/{name}/resize", resize_device},
     {"GET", "/api/v1/pool", show_pool},
     {"GET", "/api/v1/backings", list_backings},
     {"GET", "/api/v1/jobs", list_jobs},
-    {"GET", "/api/v1/jobs/{id}", show_job},
+    {"GET", "/api/v1/jobs/{id}", show_job, {"timeout"}},
     {"POST", "/api/v1/jobs/{id}/pause", job_verb<&control::Jobs::pause>},
     {"POST", "/api/v1/jobs/{id}/resume", job_verb<&control::Jobs::resume>},
     {"POST", "/api/v1/jobs/{id}/cancel", job_verb<&control::Jobs::cancel>},
-    {"POST", "/api/v1/jobs/{id}/rate", job_rate},
-    {"GET", "/api/v1/events", list_events},
+    {"POST", "/api/v1/jobs/{id}/rate", job_rate, {}, true},
+    {"GET", "/api/v1/events", list_events, {"after", "limit", "timeout"}},
 };
 
 // Matches "/a/{x}/b" against a path; the parts in braces go to `names`.
@@ -304,6 +315,23 @@ bool matches(std::string_view pattern, std::string_view path, Names& names) {
   return path.empty();
 }
 
+// What no handler would look at is refused, so that a misspelt key is not silently ignored.
+Result<void> check_request(const Route& route, const Request& request) {
+  for (const auto& [key, value] : request.query) {
+    if (std::ranges::find(route.query, key) == route.query.end())
+      return fail(Code::kInvalid, fmt::format("'{}' is not known in this query", key),
+                  "see /api/v1/openapi.json");
+  }
+  if (route.takes_body) return {};
+  TRY_ASSIGN(const Body body, Body::parse(request.body));
+  return body.done();
+}
+
+rt::Task<Result<Json>> run(const Route& route, Array& array, Request request, Names names) {
+  CO_TRY(check_request(route, request));
+  co_return co_await route.handler(array, std::move(request), std::move(names));
+}
+
 }  // namespace
 
 Response error_response(const Error& error) {
@@ -316,9 +344,11 @@ Response error_response(const Error& error) {
 
 std::vector<RouteName> route_names() {
   std::vector<RouteName> names;
-  for (const Route& route : kRoutes) names.push_back({route.method, route.pattern});
+  for (const Route& route : kRoutes)
+    names.push_back(
+        {route.method, route.pattern, {route.query.begin(), route.query.end()}, route.takes_body});
   for (const char* page : {"/api/v1/support", "/api/v1/openapi.json", "/metrics"})
-    names.push_back({"GET", page});
+    names.push_back({"GET", page, {}, false});
   return names;
 }
 
@@ -335,7 +365,7 @@ rt::Task<Response> handle(control::Array& array, Request request) {
     if (!matches(route.pattern, request.path, names)) continue;
     path_known = true;
     if (route.method != request.method) continue;
-    const auto result = co_await route.handler(array, std::move(request), std::move(names));
+    const auto result = co_await run(route, array, std::move(request), std::move(names));
     if (!result) co_return error_response(result.error());
     co_return Response{.body = result->dump(-1, ' ', false, Json::error_handler_t::replace)};
   }

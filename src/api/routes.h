@@ -18,6 +18,8 @@ namespace duplex::api {
 struct RouteName {
   std::string method;
   std::string pattern;  // "/api/v1/volumes/{name}"
+  std::vector<std::string> query;
+  bool takes_body;
 };
 std::vector<RouteName> route_names();
 

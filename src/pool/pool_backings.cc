@@ -84,7 +84,8 @@ rt::Task<Result<Backing*>> PoolImpl::create_backing(BackingSpec spec, rt::Core& 
   if (!spec.device.empty()) {
     const Member* member = find_member(spec.device);
     if (member == nullptr) {
-      co_return fail(Code::kNoDevice, fmt::format("no device {}", spec.device));
+      co_return fail(Code::kNoDevice, fmt::format("there is no device {}", spec.device),
+                     "duplex device list");
     }
     only = member->row.id;
   }
@@ -186,7 +187,9 @@ rt::Task<Result<void>> PoolImpl::resize_backing(BackingId id, meta::VolumeRow vo
 
 rt::Task<Result<std::vector<PhysicalRun>>> PoolImpl::device_map(std::string name) {
   const Member* member = find_member(name);
-  if (member == nullptr) co_return fail(Code::kNoDevice, fmt::format("no device {}", name));
+  if (member == nullptr)
+    co_return fail(Code::kNoDevice, fmt::format("there is no device {}", name),
+                   "duplex device list");
   const DeviceSpace& space = member->space;
   std::vector<PhysicalRun> runs;
   for (uint32_t pe = 0; pe < space.size();) {

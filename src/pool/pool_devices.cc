@@ -277,7 +277,9 @@ rt::Task<Result<std::unique_ptr<Member>>> PoolImpl::commit_removal(DeviceId id) 
 rt::Task<Result<void>> PoolImpl::remove_device(std::string name) {
   const auto held = co_await device_verbs_.lock();
   const Member* found = find_member(name);
-  if (found == nullptr) co_return fail(Code::kNoDevice, fmt::format("no device {}", name));
+  if (found == nullptr)
+    co_return fail(Code::kNoDevice, fmt::format("there is no device {}", name),
+                   "duplex device list");
   CO_TRY_ASSIGN(const auto gone, co_await commit_removal(found->row.id));
   for (auto& [id, member] : members_) member->label_sequence = 0;
   co_await refresh_labels();
@@ -301,7 +303,9 @@ rt::Task<Result<void>> PoolImpl::remove_device(std::string name) {
 rt::Task<Result<DeviceInfo>> PoolImpl::resize_device(std::string name) {
   const auto held = co_await device_verbs_.lock();
   Member* member = find_member(name);
-  if (member == nullptr) co_return fail(Code::kNoDevice, fmt::format("no device {}", name));
+  if (member == nullptr)
+    co_return fail(Code::kNoDevice, fmt::format("there is no device {}", name),
+                   "duplex device list");
   CO_TRY_ASSIGN(const uint64_t bytes, co_await member->device->refresh_size());
   const uint64_t size = round_down(bytes, kBlockBytes);
   const meta::DeviceRow& row = member->row;
@@ -377,7 +381,8 @@ std::vector<DeviceInfo> PoolImpl::devices() const {
 
 Result<DeviceInfo> PoolImpl::device(const std::string& name) const {
   const Member* member = find_member(name);
-  if (member == nullptr) return fail(Code::kNoDevice, fmt::format("no device {}", name));
+  if (member == nullptr)
+    return fail(Code::kNoDevice, fmt::format("there is no device {}", name), "duplex device list");
   return info_of(*member);
 }
 
