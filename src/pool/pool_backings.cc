@@ -31,7 +31,7 @@ Result<void> PoolImpl::check_log_room(size_t volumes) const {
   return {};
 }
 
-Result<void> PoolImpl::check_size(uint64_t size_bytes) const {
+Result<void> PoolImpl::check_size(uint64_t size_bytes, bool thick) const {
   if (extent_bytes() == 0) {
     return fail(Code::kState, "the array has no device yet", "duplex device add PATH --size SIZE");
   }
@@ -39,6 +39,13 @@ Result<void> PoolImpl::check_size(uint64_t size_bytes) const {
       divide_up(size_bytes, extent_bytes()) > UINT32_MAX) {
     return fail(Code::kSize, fmt::format("a volume of {} is not possible with extents of {}",
                                          format_size(size_bytes), format_size(extent_bytes())));
+  }
+  // Known before its extents are listed: the list of a mistyped size could fill the memory.
+  if (thick && size_bytes > usage().total_bytes) {
+    return fail(Code::kNoSpace,
+                fmt::format("a thick volume of {} does not fit into a pool of {}",
+                            format_size(size_bytes), format_size(usage().total_bytes)),
+                "leave --thick out, or add a device (duplex device add)");
   }
   return {};
 }
@@ -76,7 +83,7 @@ std::unique_ptr<BackingImpl> PoolImpl::make_backing(const meta::BackingRow& row,
 
 rt::Task<Result<Backing*>> PoolImpl::create_backing(BackingSpec spec, rt::Core& core,
                                                     meta::VolumeRow volume) {
-  CO_TRY(check_size(spec.size_bytes));
+  CO_TRY(check_size(spec.size_bytes, spec.thick));
   CO_TRY(check_log_room(containers_.size() + 1));
   CO_TRY_ASSIGN(const std::string name, choose_backing_name(spec.name));
   const BackingId id(last_backing_);
@@ -163,7 +170,7 @@ rt::Task<Result<void>> PoolImpl::resize_backing(BackingId id, meta::VolumeRow vo
   if (found == containers_.end() || !found->second.backing) {
     co_return fail(Code::kNoName, fmt::format("no backing number {}", id.value()));
   }
-  CO_TRY(check_size(volume.size_bytes));
+  CO_TRY(check_size(volume.size_bytes, found->second.row.thick));
   BackingImpl& backing = *found->second.backing;
   meta::BackingRow row = found->second.row;
   const uint64_t before = divide_up(row.size_bytes, extent_bytes());

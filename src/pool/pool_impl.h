@@ -90,7 +90,7 @@ class PoolImpl final : public Pool {
 
   // pool_backings.cc
   Result<void> check_log_room(size_t volumes) const;
-  Result<void> check_size(uint64_t size_bytes) const;
+  Result<void> check_size(uint64_t size_bytes, bool thick) const;
   Result<std::string> choose_backing_name(std::string wanted);
   std::unique_ptr<BackingImpl> make_backing(const meta::BackingRow& row, rt::Core& core,
                                             ExtentMap map);

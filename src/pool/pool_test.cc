@@ -434,6 +434,20 @@ TEST(Pool, ARebuildMarksAVolumeDamagedWhenTwoExtentsClaimOnePlace) {
   EXPECT_TRUE(rig.start());
 }
 
+TEST(Pool, AThickVolumeLargerThanThePoolIsRefusedBeforeItsExtentsAreListed) {
+  Rig rig(21);
+  ASSERT_TRUE(rig.start());
+  ASSERT_TRUE(rig.add("/d1", false, kDisk));
+  const auto refused = rig.create(1, rig.pool->usage().total_bytes + kExtent, true);
+  EXPECT_EQ(refused.error().code(), Code::kNoSpace);
+  EXPECT_NE(refused.error().message().find("does not fit into a pool of"), std::string_view::npos);
+  ASSERT_TRUE(rig.create(1, kExtent, true));
+  meta::VolumeRow row = rig.tables.volumes.at(VolumeNumber(1));
+  row.size_bytes = rig.pool->usage().total_bytes + kExtent;
+  const auto grown = rig.world.run(rig.pool->resize_backing(row.backing, row));
+  EXPECT_NE(grown.error().message().find("does not fit into a pool of"), std::string_view::npos);
+}
+
 TEST(Pool, AnExtentTakenByARefusedCommitIsFreeAgain) {
   Rig rig(19);
   ASSERT_TRUE(rig.start());
