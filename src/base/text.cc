@@ -84,7 +84,7 @@ Result<void> check_name(std::string_view name, std::string_view what) {
   bool ok = !name.empty() && name.size() <= 63 && is_alnum(name.front());
   for (char c : name) ok = ok && (is_alnum(c) || c == '.' || c == '_' || c == '-');
   if (!ok) return fail(Code::kInvalid, fmt::format("'{}' is not a valid {} name", name, what), next);
-  if (name.starts_with("0x")) {
+  if (name.starts_with("0x") || name.starts_with("0X")) {
     return fail(Code::kInvalid, fmt::format("a {} name must not start with 0x: those are numbers", what), next);
   }
   return {};
@@ -123,8 +123,10 @@ std::string format_id(ArrayId id) { return fmt::format("0x{:06x}", id.value()); 
 std::string format_id(VolumeNumber number) { return fmt::format("0x{:04x}", number.value()); }
 
 std::string format_time(int64_t wall_us) {
-  const int64_t seconds = wall_us >= 0 ? wall_us / 1'000'000 : -((-wall_us + 999'999) / 1'000'000);
-  const int64_t millis = (wall_us - seconds * 1'000'000) / 1000;
+  // Rounded down, also before 1970.
+  const int64_t rest = wall_us % 1'000'000;
+  const int64_t seconds = wall_us / 1'000'000 - (rest < 0 ? 1 : 0);
+  const int64_t millis = (rest < 0 ? rest + 1'000'000 : rest) / 1000;
   const std::time_t time = static_cast<std::time_t>(seconds);
   std::tm parts{};
   gmtime_r(&time, &parts);

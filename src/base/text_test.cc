@@ -24,7 +24,7 @@ TEST(Text, SizesThatMakeNoSenseAreRefused) {
 TEST(Text, NamesFollowTheContract) {
   EXPECT_TRUE(check_name("db-1_x.y", "volume"));
   EXPECT_TRUE(check_name(std::string(63, 'a'), "volume"));
-  for (const std::string& name : {std::string(), std::string("-a"), std::string("a/b"), std::string("0xab"), std::string(64, 'a'), std::string("a b"), std::string("a\0b", 3)}) {
+  for (const std::string& name : {std::string(), std::string("-a"), std::string("a/b"), std::string("0xab"), std::string("0XAB"), std::string(64, 'a'), std::string("a b"), std::string("a\0b", 3)}) {
     EXPECT_FALSE(check_name(name, "volume")) << name;
   }
 }
@@ -42,6 +42,7 @@ TEST(Text, IdsHaveTheirRange) {
 TEST(Text, TimesAreIsoUtc) {
   EXPECT_EQ(format_time(0), "1970-01-01T00:00:00.000Z");
   EXPECT_EQ(format_time(1795231809123456), "2026-11-21T03:30:09.123Z");
+  EXPECT_EQ(format_time(-1), "1969-12-31T23:59:59.999Z");
 }
 
 }  // namespace

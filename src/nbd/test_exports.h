@@ -1,7 +1,7 @@
 // For tests of the front door: volumes in memory, with delays and failures on demand.
 #pragma once
 
-#include <cstring>
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -31,18 +31,18 @@ class FakeVolume final : public volume::Volume {
 
   rt::Task<Result<void>> read(uint64_t offset, std::span<std::byte> into) override {
     CO_TRY(co_await begin("read", offset, into.size(), false));
-    std::memcpy(into.data(), data_.data() + offset, into.size());
+    std::copy_n(data_.data() + offset, into.size(), into.data());
     co_return Result<void>();
   }
   rt::Task<Result<void>> write(uint64_t offset, std::span<const std::byte> from, bool fua) override {
     CO_TRY(co_await begin("write", offset, from.size(), fua));
-    std::memcpy(data_.data() + offset, from.data(), from.size());
+    std::ranges::copy(from, data_.data() + offset);
     co_return Result<void>();
   }
   rt::Task<Result<void>> zero(ByteRange range, ZeroFlags flags) override {
     const char* what = flags.fast ? "zero-fast" : flags.no_hole ? "zero-no-hole" : "zero";
     CO_TRY(co_await begin(what, range.offset, range.length, flags.fua));
-    std::memset(data_.data() + range.offset, 0, range.length);
+    std::fill_n(data_.data() + range.offset, range.length, std::byte{0});
     co_return Result<void>();
   }
   rt::Task<Result<void>> trim(ByteRange range, bool fua) override {
