@@ -49,7 +49,7 @@ rt::Task<Result<void>> PoolImpl::attach(Member& member) {
         fmt::format("the state directory is older than device {} ({}): it is a copy from "
                     "an earlier time, and using it would mix up volumes",
                     row.name, row.path),
-        fmt::format("duplexd --rebuild {} with a new state directory", row.path));
+        fmt::format("duplexd --rebuild --device {} with a new state directory", row.path));
   }
   CO_TRY(co_await member.device->attach(row.path, std::move(file)));
   member.device->count_loss();
@@ -75,11 +75,12 @@ Result<void> PoolImpl::check_label(const Member& member, const format::DeviceLab
                             row.name, label.name, label.array_name));
   }
   if (label.incarnation != array_.incarnation) {
-    return fail(Code::kStale,
-                fmt::format("device {} ({}) belongs to another state directory: the array was "
-                            "rebuilt since this one was in use",
-                            row.name, row.path),
-                fmt::format("start with that state directory, or duplexd --rebuild {}", row.path));
+    return fail(
+        Code::kStale,
+        fmt::format("device {} ({}) belongs to another state directory: the array was "
+                    "rebuilt since this one was in use",
+                    row.name, row.path),
+        fmt::format("start with that state directory, or duplexd --rebuild --device {}", row.path));
   }
   if (label.extent_bytes != row.extent_bytes || label.log_offset != row.log_offset ||
       label.log_bytes != row.log_bytes || label.data_offset != row.data_offset ||

@@ -141,7 +141,8 @@ Result<void> Rebuild::keep_members() {
     return fail(Code::kNoDevice,
                 fmt::format("device {} is missing; volumes may have extents there",
                             fmt::join(missing, ", ")),
-                "name its new path as well, or accept that volumes without it are marked damaged");
+                "name its new path with --device, or mark volumes without it damaged with "
+                "--accept-missing");
   }
   std::vector<format::LabelDevice> members = latest->second.label.devices;
   for (const format::LabelDevice& device : members) {
