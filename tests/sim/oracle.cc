@@ -95,7 +95,10 @@ void Oracle::end_write(Time now, uint32_t write, bool success, bool durable) {
     prune(sectors_[s]);
   }
   if (certain && !durable) unflushed_.push_back(w);
-  if (durable) flush_must_fail_ = false;
+  if (!durable) return;
+  // A write with FUA may flush the device: it may have been told of a loss, or prevented one.
+  flush_must_fail_ = false;
+  for (Write& other : unflushed_) other.maybe_durable = true;
 }
 
 void Oracle::end_flush(Time now, Time issued, bool success) {
@@ -106,7 +109,7 @@ void Oracle::end_flush(Time now, Time issued, bool success) {
     std::erase_if(unflushed_, [&](const Write& w) { return w.end < now; });
     return;
   }
-  if (!flushes_.empty()) flush_must_fail_ = false;
+  if (!flushes_.empty()) flush_must_fail_ = false;  // another one may have been told
   if (flush_must_fail_ && issued > last_loss_) {
     violate(fmt::format("flush at {} succeeded although unflushed writes were lost at {}", issued, last_loss_));
   }

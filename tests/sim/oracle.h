@@ -88,7 +88,7 @@ class Oracle {
     Time end;
     bool zero;
     bool tainted;  // in flight when a cache was lost: its success is not certain
-    bool maybe_durable = false;  // a flush that ended after it may have covered it
+    bool maybe_durable = false;  // a flush or FUA that ended after it may have covered it
   };
   using Sector = std::vector<Version>;  // empty: one durable version of zeroes since time 0
 
