@@ -55,7 +55,7 @@ ByteRange BackingImpl::whole_extents(ByteRange range) const {
   if (range.end() == size_bytes())
     whole.length = round_up(range.end(), extent_bytes_) - range.offset;
   whole = whole.narrowed(extent_bytes_);
-  if (whole.end() > size_bytes()) whole.length = size_bytes() - whole.offset;
+  if (!whole.empty() && whole.end() > size_bytes()) whole.length = size_bytes() - whole.offset;
   return whole;
 }
 

@@ -539,5 +539,24 @@ TEST(Pool, ZeroModesReleaseKeepOrRefuse) {
   EXPECT_EQ(rig.backings[1]->allocated_bytes(), 0u);
 }
 
+TEST(Pool, ZeroesInsideAShortLastExtentLeaveTheRestOfIt) {
+  Rig rig(16);
+  ASSERT_TRUE(rig.start());
+  ASSERT_TRUE(rig.add("/d1", false, kDisk));
+  ASSERT_TRUE(rig.create(1, kExtent + 4 * kBlockBytes));
+  ASSERT_TRUE(rig.write(1, 0, std::byte(1), kExtent + 4 * kBlockBytes));
+  for (const ZeroMode mode : {ZeroMode::kMayUnmap, ZeroMode::kFast}) {
+    ASSERT_TRUE(rig.zero(1, {kExtent + kBlockBytes, kBlockBytes}, mode));
+    EXPECT_EQ(rig.read(1, kExtent), std::byte(1));
+    EXPECT_EQ(rig.read(1, kExtent + kBlockBytes), kZero);
+    EXPECT_EQ(rig.read(1, kExtent + 2 * kBlockBytes), std::byte(1));
+    EXPECT_EQ(rig.backings[1]->allocated_bytes(), 2 * kExtent);
+  }
+  // From its begin to the end of the backing it is a whole one.
+  ASSERT_TRUE(rig.zero(1, {kExtent, 4 * kBlockBytes}));
+  EXPECT_EQ(rig.backings[1]->allocated_bytes(), kExtent);
+  EXPECT_EQ(rig.read(1, kExtent - kBlockBytes), std::byte(1));
+}
+
 }  // namespace
 }  // namespace duplex::pool
