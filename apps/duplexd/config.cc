@@ -99,9 +99,8 @@ Result<void> read_config(const std::string& path, DaemonOptions& options) {
     for (const std::string& value : *values) {
       const auto set = set_option(options, name, value);
       if (set) continue;
-      const std::string next(set.error().next());
       return fail(Code::kInvalid, where + std::string(set.error().message()),
-                  next.empty() ? "see docs/CONFIG.md" : next);
+                  std::string(set.error().next()));
     }
   }
   return {};

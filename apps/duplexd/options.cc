@@ -51,9 +51,11 @@ Result<void> set_option(DaemonOptions& options, const std::string& key, const st
     TRY_ASSIGN(auto parsed, address(value));
     options.api.push_back(std::move(parsed));
   } else if (key == "reactors") {
-    TRY_ASSIGN(const uint64_t number, parse_number(value));
-    if (number < 1 || number > 64) return fail(Code::kInvalid, "reactors must be 1 to 64");
-    options.reactors = number;
+    const auto number = parse_number(value);
+    if (!number || *number < 1 || *number > 64)
+      return fail(Code::kInvalid, fmt::format("reactors must be 1 to 64, not '{}'", value),
+                  "see docs/CONFIG.md");
+    options.reactors = *number;
   } else if (key == "engine") {
     TRY_ASSIGN(options.engine, choice<os::EngineChoice>(key, value,
                                                         {{"auto", os::EngineChoice::kAuto},

@@ -21,6 +21,8 @@ namespace {
 
 constexpr size_t kThreads = 16;
 constexpr int kMaxWaiting = 8;
+constexpr int kConnections = 256;
+constexpr const char* kTooLong = "the body is longer than 1 MiB";
 constexpr std::string_view kStreamWait = "10";  // seconds; then a comment line shows who is gone
 
 // True when somebody accepts connections at the socket file.
@@ -48,6 +50,13 @@ bool is_foreign(const httplib::Request& in) {
   return !numeric && host != "localhost" && host != "duplex";
 }
 
+// The library's queue of connections not yet accepted is short (5), and a client of a unix socket
+// that finds it full is refused at once.
+class Listener : public httplib::Server {
+ public:
+  bool lengthen_queue() { return ::listen(svr_sock_, kConnections) == 0; }
+};
+
 class HttpServerImpl final : public HttpServer {
  public:
   HttpServerImpl(control::Array& array, bool insecure, Run run)
@@ -61,27 +70,34 @@ class HttpServerImpl final : public HttpServer {
     server_.set_read_timeout(5);
     server_.set_write_timeout(5);
     server_.set_keep_alive_timeout(5);
+    // One request for a connection: what is left of a refused body is never read as the next one.
+    server_.set_keep_alive_max_count(1);
     // The library's default also sets SO_REUSEPORT: two arrays would share one port unnoticed.
     server_.set_socket_options([](socket_t fd) {
       const int yes = 1;
       ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     });
     const auto serve = [this](const httplib::Request& in, httplib::Response& out) {
-      answer(in, out);
+      answer(in, out, {});
     };
     // What the library refuses by itself (too long, not HTTP) gets our form of an error.
     server_.set_error_handler([](const httplib::Request&, httplib::Response& out) {
       if (!out.body.empty()) return;
-      const std::string what = out.status == 413 ? "the body is longer than 1 MiB"
-                                                 : fmt::format("HTTP error {}", out.status);
+      const std::string what =
+          out.status == 413 ? kTooLong : fmt::format("HTTP error {}", out.status);
       out.set_content(error_response(Error(Code::kInvalid, what, "see /api/v1/openapi.json")).body,
                       "application/json");
     });
+    const auto serve_body = [this](const httplib::Request& in, httplib::Response& out,
+                                   const httplib::ContentReader& reader) {
+      std::string body;
+      if (take_body(in, out, reader, body)) answer(in, out, std::move(body));
+    };
     server_.Get(".*", serve);
-    server_.Post(".*", serve);
-    server_.Patch(".*", serve);
-    server_.Delete(".*", serve);
-    server_.Put(".*", serve);
+    server_.Post(".*", serve_body);
+    server_.Patch(".*", serve_body);
+    server_.Delete(".*", serve_body);
+    server_.Put(".*", serve_body);
     if (address.kind == rt::Address::Kind::kUnix) {
       TRY(bind_unix());
     } else if (address.port == 0) {
@@ -91,7 +107,13 @@ class HttpServerImpl final : public HttpServer {
     } else if (!server_.bind_to_port(address.host.c_str(), address.port)) {
       return refused();
     }
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    if (!server_.lengthen_queue()) return refused();
+    thread_ = std::thread([this] {
+      server_.listen_after_bind();
+      ended_ = true;
+    });
+    // The library forgets a stop() that comes before it runs.
+    while (!server_.is_running() && !ended_) std::this_thread::yield();
     return {};
   }
 
@@ -140,8 +162,26 @@ class HttpServerImpl final : public HttpServer {
     return nullptr;
   }
 
-  void answer(const httplib::Request& in, httplib::Response& out) {
-    Request request{.method = in.method, .path = in.path, .query = {}, .body = in.body};
+  // The library knows a limit only for bodies that tell their length. False: refused.
+  static bool take_body(const httplib::Request& in, httplib::Response& out,
+                        const httplib::ContentReader& reader, std::string& body) {
+    bool fits = true;
+    const auto take = [&](const char* data, size_t size) {
+      fits = body.size() + size <= Body::kMaxLength;
+      if (fits) body.append(data, size);
+      return fits;
+    };
+    if (!in.is_multipart_form_data() && reader(take)) return true;
+    fits = fits && out.status != 413;  // the library's own refusal
+    out.status = fits ? 400 : 413;
+    const char* what = fits ? "the body cannot be read, or is not JSON" : kTooLong;
+    out.set_content(error_response(Error(Code::kInvalid, what, "see /api/v1/openapi.json")).body,
+                    "application/json");
+    return false;
+  }
+
+  void answer(const httplib::Request& in, httplib::Response& out, std::string body) {
+    Request request{.method = in.method, .path = in.path, .query = {}, .body = std::move(body)};
     for (const auto& [key, value] : in.params) request.query[key] = value;
     const bool streams = in.method == "GET" && in.path == "/api/v1/events" &&
                          in.get_header_value("Accept") == "text/event-stream";
@@ -194,10 +234,11 @@ class HttpServerImpl final : public HttpServer {
   control::Array& array_;
   const bool insecure_;
   const Run run_;
-  httplib::Server server_;
+  Listener server_;
   rt::Address address_;
   std::atomic<int> waiting_ = 0;
   std::atomic<bool> stopping_ = false;
+  std::atomic<bool> ended_ = false;
   std::thread thread_;
 };
 
