@@ -28,10 +28,10 @@ void print_device(const Json& d) {
              d["extents"].dump(), size_text(d["extent_size"]), d["extents_used"].dump(),
              d["extents_scrubbing"].dump(), d["read_errors"].dump(), d["write_errors"].dump(),
              d["flush_errors"].dump());
-  Table table({">PE", ">COUNT", "BACKING", ">LE"});
+  Table table({">PE", ">COUNT", "VOLUME", "BACKING", ">LE"});
   for (const Json& run : d["map"])
-    table.add({run["pe"].dump(), run["count"].dump(), text_or_dash(run["backing"]),
-               text_or_dash(run["le"])});
+    table.add({run["pe"].dump(), run["count"].dump(), text_or_dash(run["volume"]),
+               text_or_dash(run["backing"]), text_or_dash(run["le"])});
   table.print();
 }
 

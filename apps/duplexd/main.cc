@@ -21,7 +21,7 @@ constexpr int kUsage = 2;
 
 int refuse(const Error& error, int code) {
   fmt::print(stderr, "duplexd: {}\n", error.message());
-  if (!error.next().empty()) fmt::print(stderr, "next: {}\n", error.next());
+  fmt::print(stderr, "next: {}\n", error.next_step());
   return code;
 }
 

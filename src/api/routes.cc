@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <map>
+
 #include "api/body.h"
 #include "api/json.h"
 #include "api/openapi.h"
@@ -194,9 +196,16 @@ rt::Task<Result<Json>> add_device(Array& array, Request request, Names) {
 rt::Task<Result<Json>> show_device(Array& array, Request, Names names) {
   CO_TRY_ASSIGN(const auto info, array.pool().device(names["name"]));
   CO_TRY_ASSIGN(const auto runs, co_await array.pool().device_map(info.name));
+  std::map<std::string, std::string> volume_of;  // by backing
+  for (const auto& volume : array.volumes().infos()) volume_of[volume.backing] = volume.name;
   Json json = to_json(info);
   json["map"] = Json::array();
-  for (const auto& run : runs) json["map"].push_back(to_json(run));
+  for (const auto& run : runs) {
+    Json entry = to_json(run);
+    const auto found = volume_of.find(run.backing);
+    entry["volume"] = found == volume_of.end() ? Json() : Json(found->second);
+    json["map"].push_back(std::move(entry));
+  }
   co_return json;
 }
 
@@ -337,7 +346,7 @@ rt::Task<Result<Json>> run(const Route& route, Array& array, Request request, Na
 Response error_response(const Error& error) {
   const Json json = {
       {"error",
-       {{"code", code_name(error.code())}, {"message", error.message()}, {"next", error.next()}}}};
+       {{"code", code_name(error.code())}, {"message", error.message()}, {"next", error.next_step()}}}};
   return {.status = http_status(error.code()),
           .body = json.dump(-1, ' ', false, Json::error_handler_t::replace)};
 }

@@ -11,32 +11,56 @@ namespace {
 struct CodeText {
   std::string_view name;
   std::string_view meaning;
+  std::string_view next;  // for errors that name no better one
 };
 
 CodeText text_of(Code code) {
   switch (code) {
-    case Code::kInvalid: return {"e_invalid", "the request is not valid"};
-    case Code::kNoVolume: return {"e_novol", "no such volume"};
-    case Code::kNoDevice: return {"e_nodev", "no such device, or it is absent"};
-    case Code::kNoName: return {"e_noname", "no such object"};
-    case Code::kState: return {"e_state", "not allowed in the current state"};
-    case Code::kSize: return {"e_size", "sizes or ranges do not fit"};
-    case Code::kBusy: return {"e_busy", "in use by another operation or client"};
-    case Code::kExists: return {"e_exists", "the name is taken"};
-    case Code::kWriteProtected: return {"e_wp", "write to a write-inhibited volume"};
-    case Code::kMediumRead: return {"e_medium_r", "unrecoverable read error of a device"};
-    case Code::kMediumWrite: return {"e_medium_w", "unrecoverable write error of a device"};
-    case Code::kFlushLost: return {"e_flush", "a flush failed, unflushed writes may be lost"};
-    case Code::kNoSpace: return {"e_nospace", "no space left"};
-    case Code::kTimeout: return {"e_timeout", "took longer than allowed"};
-    case Code::kPartial: return {"e_partial", "the outcome is not uniform"};
-    case Code::kNotSupported: return {"e_notsup", "not supported here"};
-    case Code::kCorrupt: return {"e_corrupt", "stored bytes fail their check"};
-    case Code::kStale: return {"e_stale", "stored state is older than its devices"};
-    case Code::kDenied: return {"e_denied", "not permitted"};
-    case Code::kShutdown: return {"e_shutdown", "the array is stopping"};
-    case Code::kConnection: return {"e_connection", "the connection is gone"};
-    case Code::kSystem: return {"e_system", "the operating system refused"};
+    case Code::kInvalid:
+      return {"e_invalid", "the request is not valid",
+              "duplex --help shows the form of each command"};
+    case Code::kNoVolume:
+      return {"e_novol", "no such volume", "duplex volume list"};
+    case Code::kNoDevice:
+      return {"e_nodev", "no such device, or it is absent", "duplex device list"};
+    case Code::kNoName:
+      return {"e_noname", "no such object", "duplex job list"};
+    case Code::kState:
+      return {"e_state", "not allowed in the current state", "duplex status"};
+    case Code::kSize:
+      return {"e_size", "sizes or ranges do not fit", "duplex pool show"};
+    case Code::kBusy:
+      return {"e_busy", "in use by another operation or client", "wait, or see duplex status"};
+    case Code::kExists:
+      return {"e_exists", "the name is taken", "choose another name"};
+    case Code::kWriteProtected:
+      return {"e_wp", "write to a write-inhibited volume", "duplex volume list"};
+    case Code::kMediumRead:
+      return {"e_medium_r", "unrecoverable read error of a device", "duplex device list"};
+    case Code::kMediumWrite:
+      return {"e_medium_w", "unrecoverable write error of a device", "duplex device list"};
+    case Code::kFlushLost:
+      return {"e_flush", "a flush failed, unflushed writes may be lost", "duplex device list"};
+    case Code::kNoSpace:
+      return {"e_nospace", "no space left", "duplex pool show"};
+    case Code::kTimeout:
+      return {"e_timeout", "took longer than allowed", "duplex status"};
+    case Code::kPartial:
+      return {"e_partial", "the outcome is not uniform", "duplex status"};
+    case Code::kNotSupported:
+      return {"e_notsup", "not supported here", "see docs/LIMITS.md"};
+    case Code::kCorrupt:
+      return {"e_corrupt", "stored bytes fail their check", "duplex support"};
+    case Code::kStale:
+      return {"e_stale", "stored state is older than its devices", "duplex support"};
+    case Code::kDenied:
+      return {"e_denied", "not permitted", "run it as the user the array runs as"};
+    case Code::kShutdown:
+      return {"e_shutdown", "the array is stopping", "try again when the array is up"};
+    case Code::kConnection:
+      return {"e_connection", "the connection is gone", "see whether duplexd runs"};
+    case Code::kSystem:
+      return {"e_system", "the operating system refused", "duplex status"};
   }
   ASSERT(false);
 }
@@ -53,6 +77,10 @@ std::string_view Error::message() const {
 }
 
 std::string_view Error::next() const { return text_ ? std::string_view(text_->next) : ""; }
+
+std::string_view Error::next_step() const {
+  return next().empty() ? text_of(code_).next : next();
+}
 
 std::string Error::describe() const {
   std::string out(message());

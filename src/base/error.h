@@ -52,6 +52,8 @@ class [[nodiscard]] Error {
   Code code() const { return code_; }
   std::string_view message() const;
   std::string_view next() const;
+  // next(), or what helps with most errors of this code; never empty.
+  std::string_view next_step() const;
   // "message (next: ...)": for logs and for people without --json.
   std::string describe() const;
 

@@ -74,7 +74,7 @@ bool Server::admit(rt::Stream& stream) {
   const size_t same = it == per_source_.end() ? 0 : it->second;
   const char* limit = nullptr;
   if (clients_.size() >= options_.max_connections) limit = "connections";
-  if (same >= options_.max_per_source) limit = "connections of one source";
+  if (!stream.source().empty() && same >= options_.max_per_source) limit = "connections of one source";
   if (handshakes_ >= options_.max_handshakes) limit = "handshakes at a time";
   if (limit == nullptr) return true;
   log_warning("nbd: {} turned away: too many {}", stream.peer(), limit);

@@ -32,7 +32,7 @@ PeerName name_of_peer(int fd) {
     ucred who{};
     socklen_t size = sizeof who;
     getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &size);
-    return {fmt::format("uid {} pid {}", who.uid, who.pid), "unix"};
+    return {fmt::format("uid {} pid {}", who.uid, who.pid), ""};
   }
   char host[NI_MAXHOST];
   char port[NI_MAXSERV];
@@ -182,11 +182,15 @@ Result<void> clear_stale_socket(const std::string& path) {
   return {};
 }
 
+// The owner and the group may connect.
+constexpr mode_t kSocketMode = 0660;
+
 Result<std::unique_ptr<rt::Listener>> listen_unix(const rt::Address& address, Engine& engine) {
   TRY(clear_stale_socket(address.host));
   const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   const sockaddr_un name = unix_name(address.host);
-  if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 || listen(fd, 1024) != 0) {
+  if (fd < 0 || bind(fd, reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 ||
+      chmod(address.host.c_str(), kSocketMode) != 0 || listen(fd, 1024) != 0) {
     const int error = errno;
     if (fd >= 0) close(fd);
     return std::unexpected(system_error(error, "listen on " + address.to_string(), "check that the directory exists and may be written"));

@@ -60,7 +60,8 @@ class Stream {
   virtual void shutdown() = 0;
   // Who is at the other end, for people: "uid 1000 pid 4711", "127.0.0.1:50312".
   virtual std::string peer() const = 0;
-  // Key of the per-source connection cap: peer address without port, or "unix".
+  // Key of the per-source connection cap: peer address without port; empty, and not capped, for a
+  // unix socket.
   virtual std::string source() const = 0;
   virtual std::unique_ptr<DetachedStream> detach() = 0;
 
