@@ -4,6 +4,7 @@ Numbers and names are those of the protocol's text (doc/proto.md). Everything is
 Raw is one connection; every receive has a deadline, so that a server that says nothing fails a
 test instead of stopping it.
 """
+import contextlib
 import socket
 import struct
 import time
@@ -76,23 +77,23 @@ class Reply:
 
 
 class Raw:
-    """One connection to the array's NBD socket."""
+    """One connection: to the array's NBD socket, or `stream`, a socket that is connected."""
 
-    def __init__(self, array, limit=LIMIT_S, receive_buffer=None):
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(limit)
-        self.socket.connect(array.nbd)
+    def __init__(self, array, stream=None):
+        self.socket = stream or socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(LIMIT_S)
+        if stream is None:
+            self.socket.connect(array.nbd)
         self.structured, self._cookie = False, 0
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self.socket.close()
+        self.close()
 
-    close = __exit__
+    def close(self):
+        self.socket.close()
 
     # Bytes.
 
@@ -123,6 +124,12 @@ class Raw:
         if got:
             raise Broken(f"the connection lives and says {got!r}")
         return True
+
+    def drain(self):
+        """Reads and drops what still comes, until the server closes."""
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while self.socket.recv(1 << 20):
+                pass
 
     # Handshake.
 
@@ -258,9 +265,9 @@ def meta_payload(name, queries=()):
     return out
 
 
-def ready(array, volume="vol", structured=True, allocation=False, **settings):
+def ready(array, volume="vol", structured=True, allocation=False, stream=None):
     """A connection in the transmission phase."""
-    raw = Raw(array, **settings)
+    raw = Raw(array, stream)
     raw.greet()
     if structured:
         raw.ask(STRUCTURED_REPLY)
