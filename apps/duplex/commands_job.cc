@@ -35,7 +35,7 @@ void add_job_commands(CLI::App& app, Context& context) {
   auto id = std::make_shared<uint64_t>(0);
   auto timeout = std::make_shared<uint64_t>(0);
   auto rate = std::make_shared<std::string>();
-  const auto command = [&](const char* verb, const char* help, auto act) {
+  const auto command = [&](const char* verb, const char* help, const auto& act) {
     CLI::App* made = job->add_subcommand(verb, help);
     made->add_option("id", *id)->required();
     made->callback([&context, id, act] {

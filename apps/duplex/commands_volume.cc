@@ -166,7 +166,7 @@ void add_named(CLI::App& volume, Context& context) {
   auto name = std::make_shared<std::string>();
   auto flag = std::make_shared<bool>(false);
   auto size = std::make_shared<std::string>();
-  const auto command = [&](const char* verb, const char* help, auto act) {
+  const auto command = [&](const char* verb, const char* help, const auto& act) {
     CLI::App* made = volume.add_subcommand(verb, help);
     made->add_option("name", *name)->required();
     made->callback([&context, name, act] {

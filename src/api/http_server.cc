@@ -186,7 +186,7 @@ class HttpServerImpl final : public HttpServer {
     const bool streams = in.method == "GET" && in.path == "/api/v1/events" &&
                          in.get_header_value("Accept") == "text/event-stream";
     const bool waits = streams || request.query.contains("timeout");
-    const auto place = waits ? take_place() : nullptr;
+    auto place = waits ? take_place() : nullptr;
     Response response;
     if (address_.kind == rt::Address::Kind::kTcp && !insecure_ && is_foreign(in)) {
       response =
@@ -196,7 +196,7 @@ class HttpServerImpl final : public HttpServer {
       response = error_response(
           Error(Code::kBusy, "too many requests wait for events or jobs", "try again in a moment"));
     } else if (streams) {
-      return stream(in, out, place);
+      return stream(in, out, std::move(place));
     } else {
       response = run_(array_, std::move(request));
     }
@@ -211,7 +211,7 @@ class HttpServerImpl final : public HttpServer {
     if (!from) {
       for (const Json& event : events({{"limit", "1"}})) *last = event["id"];
     }
-    out.set_chunked_content_provider("text/event-stream", [this, last, place](
+    out.set_chunked_content_provider("text/event-stream", [this, last, place = std::move(place)](
                                                               size_t, httplib::DataSink& sink) {
       std::string text;
       for (const Json& event :

@@ -6,9 +6,9 @@ namespace duplex {
 
 Uuid Uuid::from_random(uint64_t high, uint64_t low) {
   Uuid uuid;
-  for (int i = 0; i < 8; ++i) {
-    uuid.bytes[static_cast<size_t>(i)] = static_cast<uint8_t>(high >> (56 - 8 * i));
-    uuid.bytes[static_cast<size_t>(8 + i)] = static_cast<uint8_t>(low >> (56 - 8 * i));
+  for (size_t i = 0; i < 8; ++i) {
+    uuid.bytes[i] = static_cast<uint8_t>(high >> (56 - 8 * i));
+    uuid.bytes[8 + i] = static_cast<uint8_t>(low >> (56 - 8 * i));
   }
   uuid.bytes[6] = static_cast<uint8_t>((uuid.bytes[6] & 0x0f) | 0x40);
   uuid.bytes[8] = static_cast<uint8_t>((uuid.bytes[8] & 0x3f) | 0x80);
@@ -36,7 +36,7 @@ Result<Uuid> Uuid::parse(std::string_view text) {
       if (c != '-') return bad();
       continue;
     }
-    int nibble;
+    int nibble = 0;
     if (c >= '0' && c <= '9') {
       nibble = c - '0';
     } else if (c >= 'a' && c <= 'f') {

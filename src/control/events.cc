@@ -11,7 +11,7 @@ namespace duplex::control {
 Events::Events(rt::Core& control) : control_(control), tasks_(control) {}
 
 void Events::emit(Event event) {
-  bool first;
+  bool first = false;
   {
     const std::lock_guard lock(mutex_);
     first = queued_.empty() && dropped_ == 0;
@@ -27,7 +27,7 @@ void Events::emit(Event event) {
 
 void Events::drain() {
   std::deque<Event> taken;
-  uint64_t dropped;
+  uint64_t dropped = 0;
   {
     const std::lock_guard lock(mutex_);
     taken.swap(queued_);

@@ -91,7 +91,7 @@ std::string_view recognise_swap(Bytes bytes) {
 
 // The label may stand in any of the first four sectors.
 std::string_view recognise_lvm(Bytes bytes) {
-  for (uint64_t sector = 0; sector < 4 * 512; sector += 512) {
+  for (uint64_t sector = 0; sector < uint64_t{4} * 512; sector += 512) {
     if (text_at(bytes, sector, "LABELONE") && text_at(bytes, sector + 24, "LVM2 001")) {
       return "LVM2 physical volume";
     }

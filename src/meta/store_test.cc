@@ -10,7 +10,6 @@
 namespace duplex::meta {
 namespace {
 
-using test::Loss;
 using test::Machine;
 using test::MemoryFiles;
 

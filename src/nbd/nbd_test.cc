@@ -246,7 +246,7 @@ TEST_F(FrontDoor, ClientsThatVanishWithManyLargeRequestsLeaveNothingBehind) {
   for (uint32_t k = 1; k <= 64; k += k < 8 ? 1 : 7) {
     Bytes bytes = enter();
     for (uint32_t i = 0; i < k; ++i) bytes = join({bytes, request(0, 0, 4 << 20, 0, i)});
-    talk(bytes, kGoBytes + 100 * k);
+    talk(bytes, kGoBytes + size_t{100} * k);
   }
   db.delay = 0;
   EXPECT_EQ(error_of(request(0, 0, 16)), 0u);

@@ -74,7 +74,7 @@ int run_blocking(const rt::FileOp& op, int fd) {
     case rt::FileOp::Kind::kZeroNoUnmap:
     case rt::FileOp::Kind::kZeroFast: break;
   }
-  int result;
+  int result = 0;
   do {
     result = fallocate(fd, zero_mode(op.kind), static_cast<off_t>(op.offset), static_cast<off_t>(op.length));
   } while (result != 0 && errno == EINTR);

@@ -49,9 +49,9 @@ rt::Task<int> many_parallel_blocks(rt::Core& core, std::string path, bool direct
     static rt::Task<> block(rt::Core& core, rt::File& file, unsigned i, int& failures) {
       rt::Buffer out = core.buffers().get(65536);
       std::fill(out.span().begin(), out.span().end(), static_cast<std::byte>(i + 1));
-      failures += co_await file.write(i * 65536, out.span()) != 0;
+      failures += co_await file.write(uint64_t{i} * 65536, out.span()) != 0;
       rt::Buffer in = core.buffers().get(65536);
-      failures += co_await file.read(i * 65536, in.span()) != 0;
+      failures += co_await file.read(uint64_t{i} * 65536, in.span()) != 0;
       failures += std::memcmp(in.data(), out.data(), 65536) != 0;
     }
   };

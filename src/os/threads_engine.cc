@@ -49,7 +49,7 @@ class FilePool {
  private:
   void work() {
     while (true) {
-      rt::FileOp* op;
+      rt::FileOp* op = nullptr;
       {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return stopping_ || first_ != nullptr; });
@@ -60,7 +60,7 @@ class FilePool {
       }
       op->error = run_blocking(*op, file_fd(*op));
       op->next_op = nullptr;
-      bool first_done;
+      bool first_done = false;
       {
         const std::lock_guard lock(done_mutex_);
         first_done = done_first_ == nullptr;
@@ -147,7 +147,7 @@ class ThreadsEngine final : public Engine {
     for (int i = 0; i < count; ++i) {
       const uint64_t data = events[i].data.u64;
       if (data == 0) {
-        uint64_t wakes;
+        uint64_t wakes = 0;
         [[maybe_unused]] const ssize_t got = read(event_fd_, &wakes, sizeof wakes);
       } else if ((data & kWaiterBit) != 0) {
         auto& waiter = *reinterpret_cast<ReadableWait*>(data & ~kWaiterBit);

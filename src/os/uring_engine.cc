@@ -172,7 +172,7 @@ class UringEngine final : public Engine {
 
   void reap() {
     io_uring_cqe* batch[128];
-    unsigned count;
+    unsigned count = 0;
     while ((count = io_uring_peek_batch_cqe(&ring_, batch, 128)) > 0) {
       for (unsigned i = 0; i < count; ++i) {
         const uint64_t data = batch[i]->user_data;

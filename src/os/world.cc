@@ -43,7 +43,7 @@ class BlockingExecutor final : public rt::Executor {
   void loop() {
     const Scope scope(*this);
     while (true) {
-      rt::Work* work;
+      rt::Work* work = nullptr;
       {
         std::unique_lock lock(mutex_);
         changed_.wait(lock, [this] { return stopping_ || first_ != nullptr; });

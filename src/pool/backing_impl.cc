@@ -13,7 +13,7 @@ constexpr size_t kReleaseTogether = 4096;
 
 BackingImpl::BackingImpl(rt::Core& control, rt::Core& core, Mapper& mapper,
                          const meta::BackingRow& row, uint64_t extent_bytes, ExtentMap map,
-                         std::vector<std::shared_ptr<Device>> devices)
+                         const std::vector<std::shared_ptr<Device>>& devices)
     : control_(control),
       core_(core),
       mapper_(mapper),
@@ -26,11 +26,14 @@ BackingImpl::BackingImpl(rt::Core& control, rt::Core& core, Mapper& mapper,
       map_(std::move(map)),
       tasks_(core) {
   for (const auto& device : devices) add_use(device);
+  update_allocated();
+}
+
+void BackingImpl::owe_earlier_run() {
   for (LogicalExtent le(map_.next_mapped(0)); le.value() < map_.size();
        le = LogicalExtent(map_.next_mapped(map_.run_end(le)))) {
     use_of(map_.at(le).device).owe_earlier_run();
   }
-  update_allocated();
 }
 
 bool BackingImpl::is_mapped(ByteRange range) const {

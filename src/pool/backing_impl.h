@@ -65,7 +65,8 @@ class BackingImpl final : public Backing {
  public:
   // `devices`: those the map names.
   BackingImpl(rt::Core& control, rt::Core& core, Mapper& mapper, const meta::BackingRow& row,
-              uint64_t extent_bytes, ExtentMap map, std::vector<std::shared_ptr<Device>> devices);
+              uint64_t extent_bytes, ExtentMap map,
+              const std::vector<std::shared_ptr<Device>>& devices);
 
   BackingId id() const override { return id_; }
   const std::string& name() const override { return name_; }
@@ -83,6 +84,11 @@ class BackingImpl final : public Backing {
   rt::Task<Result<void>> zero(ByteRange range, ZeroMode mode) override;
   rt::Task<Result<void>> flush() override;
   std::vector<ExtentRun> extents() const override;
+
+  // For the pool, before anybody else has the backing. A backing that was there before this run
+  // owes the writes of that time; a new one owes the map log records of its extents.
+  void owe_earlier_run();
+  void note_touched(const MapRequest& request);
 
   // For the pool; on this core.
   rt::Core& core() { return core_; }
@@ -122,7 +128,6 @@ class BackingImpl final : public Backing {
   ByteRange whole_extents(ByteRange range) const;
   DeviceUse& use_of(DeviceId device) { return *uses_[device.value()]; }
   void add_use(const std::shared_ptr<Device>& device);
-  void note_touched(const MapRequest& request);
   void update_allocated();
 
   rt::Task<Result<void>> transfer(rt::FileOp::Kind kind, ByteRange range, std::byte* data);

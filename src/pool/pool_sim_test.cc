@@ -123,7 +123,7 @@ class Array {
   static rt::Task<> client(Array& self, uint16_t v, uint64_t which) {
     Backing& backing = *self.backings[v];
     Content& content = self.content[v];
-    auto dice = self.sim.dice(self.sim.steps() + 10 * v + which);
+    auto dice = self.sim.dice(self.sim.steps() + uint64_t{10} * v + which);
     while (true) {
       if (which == 2) {
         const uint64_t issued = self.time;

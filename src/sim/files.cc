@@ -133,7 +133,7 @@ void SimFile::finish(InFlight& flight) {
   }
   // A failed flush: what was unflushed may be gone, and the kernel says so only once.
   if (file_.has_unflushed()) {
-    file_.lose_cache(simulation.disk());
+    simulation.count(file_.lose_cache(simulation.disk()));
     if (file_.faults.cache_lost != nullptr) file_.faults.cache_lost(file_.faults.object);
   }
 }
@@ -141,7 +141,7 @@ void SimFile::finish(InFlight& flight) {
 bool SimFile::start(rt::FileOp& op) {
   check_alignment(op);
   Simulation& simulation = machine_.simulation();
-  uint64_t index;
+  uint64_t index = 0;
   if (free_.empty()) {
     index = flights_.size();
     flights_.emplace_back();

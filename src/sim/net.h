@@ -18,7 +18,7 @@ namespace duplex::sim {
 
 class Machine;
 
-inline constexpr size_t kPipeBytes = 96 * 1024;  // what a direction holds before a send blocks
+inline constexpr size_t kPipeBytes = size_t{96} * 1024;  // what a direction holds before a send blocks
 
 // One end of a connection.
 struct Endpoint {

@@ -30,6 +30,11 @@ Machine& Simulation::add_machine(std::string name, MachineOptions options) {
   return *machines_.back();
 }
 
+void Simulation::count(const Toll& toll) {
+  if (toll.lost > 0) count("unflushed write lost", toll.lost);
+  if (toll.torn > 0) count("unflushed write torn", toll.torn);
+}
+
 void Simulation::runnable(SimExecutor& executor) {
   if (executor.listed) return;
   executor.listed = true;
@@ -43,7 +48,7 @@ void Simulation::remove(SimExecutor& executor) {
 }
 
 uint64_t Simulation::at(rt::Micros time, Occurrence what) {
-  uint64_t slot;
+  uint64_t slot = 0;
   if (free_slots_.empty()) {
     slots_.emplace_back();
     slot_orders_.push_back(0);

@@ -1,6 +1,7 @@
 // The hot set: named cases, and a walk over every order of events of small worlds.
 #include "volume/hot_set.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <set>
@@ -282,7 +283,7 @@ class Walk {
       }
     }
     for (const auto& [signature, path] : seen_) {
-      if (!good.contains(signature)) return "stuck in " + signature + " after " + path;
+      if (!good.contains(signature)) return fmt::format("stuck in {} after {}", signature, path);
     }
     return {};
   }
