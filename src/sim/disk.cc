@@ -201,8 +201,9 @@ void DiskFile::back_to_durable() {
 }
 
 // Of the unflushed changes, in random order, each is applied, lost or torn.
-void DiskFile::survive(Dice& dice, bool in_flight_too) {
+Toll DiskFile::survive(Dice& dice, bool in_flight_too) {
   back_to_durable();
+  Toll toll;
   std::vector<Change> rest;
   std::vector<Change> shuffled;
   for (Change& change : changes_) {
@@ -218,15 +219,19 @@ void DiskFile::survive(Dice& dice, bool in_flight_too) {
       apply(current_, change);
     } else if (dice.chance(0.3)) {
       apply_torn(current_, change, dice);
+      ++toll.torn;
+    } else {
+      ++toll.lost;
     }
     shuffled.pop_back();
   }
   changes_ = std::move(rest);
+  return toll;
 }
 
-void DiskFile::power_cut(Dice& dice) {
-  survive(dice, true);
+Toll DiskFile::power_cut(Dice& dice) {
   locked_by = nullptr;
+  return survive(dice, true);
 }
 
 void DiskFile::kill(Dice& dice) {
@@ -241,7 +246,7 @@ void DiskFile::kill(Dice& dice) {
   locked_by = nullptr;
 }
 
-void DiskFile::lose_cache(Dice& dice) { survive(dice, false); }
+Toll DiskFile::lose_cache(Dice& dice) { return survive(dice, false); }
 
 DiskFile* Disk::find(const std::string& path) {
   const auto it = files_.find(path);
@@ -284,7 +289,8 @@ bool Disk::is_directory(const std::string& path) const {
   return std::find(directories_.begin(), directories_.end(), path) != directories_.end();
 }
 
-void Disk::power_cut(Dice& dice) {
+Toll Disk::power_cut(Dice& dice) {
+  Toll toll;
   for (auto it = files_.begin(); it != files_.end();) {
     if (!it->second->entry_durable && dice.chance(0.5)) {
       removed_.push_back(std::move(it->second));
@@ -292,9 +298,10 @@ void Disk::power_cut(Dice& dice) {
       continue;
     }
     it->second->entry_durable = true;
-    it->second->power_cut(dice);
+    toll.add(it->second->power_cut(dice));
     ++it;
   }
+  return toll;
 }
 
 void Disk::kill(Dice& dice) {

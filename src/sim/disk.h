@@ -46,6 +46,16 @@ class Image {
   std::map<uint64_t, std::unique_ptr<Page>> pages_;
 };
 
+// Unflushed changes that did not survive the loss of a cache, or only in part.
+struct Toll {
+  uint64_t lost = 0;
+  uint64_t torn = 0;
+  void add(const Toll& other) {
+    lost += other.lost;
+    torn += other.torn;
+  }
+};
+
 // What can go wrong with one file. All off at first; a test sets the fields.
 struct DiskFaults {
   double read_error = 0;    // probability per operation
@@ -90,10 +100,10 @@ class DiskFile {
   // Content planted by a test, durable at once.
   void plant(uint64_t offset, std::span<const std::byte> bytes);
 
-  void power_cut(Dice& dice);
+  Toll power_cut(Dice& dice);
   void kill(Dice& dice);
   // The device loses its cache while the machine runs: as a power cut, but in-flight changes go on.
-  void lose_cache(Dice& dice);
+  Toll lose_cache(Dice& dice);
   bool has_unflushed() const { return !changes_.empty(); }
   bool holds_page(uint64_t page) const { return current_.find(page) != nullptr; }
 
@@ -112,7 +122,7 @@ class DiskFile {
   void apply_torn(Image& image, const Change& change, Dice& dice) const;
   void remember(uint64_t offset, uint64_t length);
   void back_to_durable();
-  void survive(Dice& dice, bool in_flight_too);
+  Toll survive(Dice& dice, bool in_flight_too);
 
   const std::string path_;
   uint64_t size_;
@@ -135,7 +145,7 @@ class Disk {
   bool is_directory(const std::string& path) const;
   void make_directory(const std::string& path) { directories_.push_back(path); }
 
-  void power_cut(Dice& dice);
+  Toll power_cut(Dice& dice);
   void kill(Dice& dice);
 
  private:

@@ -42,7 +42,7 @@ void Machine::stop_running(bool power) {
   }
   store_->abandon();
   if (power) {
-    disk_.power_cut(simulation_.disk());
+    simulation_.count(disk_.power_cut(simulation_.disk()));
   } else {
     disk_.kill(simulation_.disk());
   }

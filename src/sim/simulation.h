@@ -28,6 +28,7 @@
 namespace duplex::sim {
 
 class Machine;
+struct Toll;
 class Network;
 class SimExecutor;
 namespace detail {
@@ -75,7 +76,8 @@ class Simulation {
   void trace(uint64_t value) { hash_ = (hash_ ^ value) * 0x9e3779b97f4a7c15u + (hash_ >> 29); }
 
   // How often each kind of fault was injected, and rare paths that were reached.
-  void count(const std::string& what) { ++counts_[what]; }
+  void count(const std::string& what, uint64_t times = 1) { counts_[what] += times; }
+  void count(const Toll& toll);
   const std::map<std::string, uint64_t>& counts() const { return counts_; }
 
   Dice& schedule() { return schedule_; }

@@ -38,7 +38,7 @@ class SimSyncFile final : public rt::SyncFile {
     const uint64_t point = file_.flush_point();
     if (machine_.sync_io()) return EIO;
     if (hit(file_.faults.flush_error, "store flush error")) {
-      file_.lose_cache(machine_.simulation().disk());
+      machine_.simulation().count(file_.lose_cache(machine_.simulation().disk()));
       return EIO;
     }
     if (!file_.faults.lying_flush) file_.flush(point);

@@ -124,12 +124,17 @@ void Oracle::end_flush(Time now, Time issued, bool success) {
   });
 }
 
-bool Oracle::allowed(const Sector& sector, const Version& v, Time started) const {
-  if (v.out_since < started) return false;
-  if (v.end == kNever) return true;
-  return std::none_of(sector.begin(), sector.end(), [&](const Version& w) {
-    return w.success && w.end < started && w.start > v.end;
-  });
+// Versions that ended before this moment are out for an observer that starts at `started` (rule 1).
+Time Oracle::settled(const Sector& sector, Time started) {
+  Time latest = 0;
+  for (const Version& w : sector) {
+    if (w.success && w.end < started) latest = std::max(latest, w.start);
+  }
+  return latest;
+}
+
+bool Oracle::allowed(const Version& v, Time started, Time settled) {
+  return v.out_since >= started && (v.end == kNever || v.end >= settled);
 }
 
 // A read that ends at `now` has seen version `seen`.
@@ -169,8 +174,9 @@ void Oracle::end_read(Time now, Time started, uint64_t first, std::span<const st
     // version that is the one explanation is taken as seen.
     size_t explanations = 0;
     size_t seen = 0;
+    const Time from = settled(sector, started);
     for (size_t k = 0; k < sector.size(); ++k) {
-      if (sector[k].tag != *tag || !allowed(sector, sector[k], started)) continue;
+      if (sector[k].tag != *tag || !allowed(sector[k], started, from)) continue;
       ++explanations;
       seen = k;
     }
@@ -189,12 +195,11 @@ void Oracle::prune(Sector& sector) const {
   if (sector.size() < 2) return;
   Time oldest_read = kNever;
   for (const Time t : reads_) oldest_read = std::min(oldest_read, t);
-  std::erase_if(sector, [&](const Version& v) {
-    if (v.end == kNever) return false;
-    return std::any_of(sector.begin(), sector.end(), [&](const Version& w) {
-      return w.durable && w.success && w.start > v.end && w.end < oldest_read;
-    });
-  });
+  Time latest = 0;
+  for (const Version& w : sector) {
+    if (w.durable && w.success && w.end < oldest_read) latest = std::max(latest, w.start);
+  }
+  std::erase_if(sector, [&](const Version& v) { return v.end != kNever && v.end < latest; });
 }
 
 void Oracle::lose_unflushed(Time now, bool power) {

@@ -95,7 +95,8 @@ class Oracle {
   static Sector& opened(Sector& sector);
   Tag tag_for(uint32_t write, bool zero) const;
   void prune(Sector& sector) const;
-  bool allowed(const Sector& sector, const Version& v, Time started) const;
+  static Time settled(const Sector& sector, Time started);
+  static bool allowed(const Version& v, Time started, Time settled);
   void observe(Sector& sector, size_t seen, Time now);
   void lose_unflushed(Time now, bool power);
   void violate(std::string text);

@@ -39,9 +39,9 @@ void Scene::draw() {
   plan_.operations = dice_.between(300, 3000);
   plan_.lives = dice_.between(2, 6);
   const auto rate = [&](double share, double most) { return dice_.chance(share) ? most * static_cast<double>(dice_.between(1, 100)) / 100 : 0; };
-  plan_.disk_error = rate(0.25, 0.02);
-  plan_.flush_error = rate(0.25, 0.05);
-  plan_.slow = rate(0.2, 0.002);
+  plan_.disk_error = rate(0.35, 0.1);
+  plan_.flush_error = rate(0.35, 0.1);
+  plan_.slow = rate(0.4, 0.05);
   plan_.store_error = rate(0.1, 0.01);
   RequestMix& mix = plan_.mix;
   mix.write = static_cast<double>(dice_.between(20, 70)) / 100;
@@ -58,7 +58,7 @@ void Scene::draw() {
 std::string Scene::describe() const {
   return fmt::format("seed {}: {} reactors, {} {} of {} MiB, extents {} KiB, {} volumes of {} MiB{}, {} clients each{}, {} operations, {} lives, "
                      "disk errors {:.4f}, flush errors {:.4f}, slow {:.4f}, store errors {:.4f}, verbs {}",
-                     seed_, plan_.reactors, plan_.devices, plan_.block_devices ? "disks" : "files", plan_.device_bytes / kMiB, plan_.extent_bytes / kKiB,
+                     seed_, plan_.reactors, plan_.devices, plan_.block_devices ? "disk(s)" : "file(s)", plan_.device_bytes / kMiB, plan_.extent_bytes / kKiB,
                      plan_.volumes, plan_.volume_bytes / kMiB, plan_.thick ? " thick" : "", plan_.clients, plan_.nbd ? " over NBD" : "", plan_.operations,
                      plan_.lives, plan_.disk_error, plan_.flush_error, plan_.slow, plan_.store_error, plan_.verbs);
 }
