@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/planted_bug.h"
 #include "pool/mapper.h"
 
 namespace duplex::pool {
@@ -78,11 +79,7 @@ rt::Task<bool> Cleaner::scrub() {
   // The flush makes the log durable; without it a rebuild could find the old owner in an extent
   // that has a new one.
   ok = ok && co_await device_.control_port().flush() == 0 && device_.losses() == losses;
-#ifdef DUPLEX_PLANTED_SKIP_SCRUB
-  ok = ok && device_.losses() == losses;
-#else
-  ok = ok && co_await zero(batch);
-#endif
+  if constexpr (!planted(Bug::kSkipScrub)) ok = ok && co_await zero(batch);
   if (ok) {
     MapRequest request;
     for (const PhysicalExtent pe : batch) request.scrubbed.push_back({device_.id(), pe});

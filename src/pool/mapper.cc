@@ -6,6 +6,7 @@
 #include <array>
 #include <utility>
 
+#include "base/planted_bug.h"
 #include "base/text.h"
 
 namespace duplex::pool {
@@ -23,6 +24,10 @@ bool commits_alone(const MapRequest& r) { return !r.with.empty() || !r.volumes.e
 // The store refused, and is as it was before (any other error leaves that open).
 bool nothing_changed(const Error& error) {
   return error.code() == Code::kNoSpace || error.code() == Code::kState;
+}
+// For the planted bug only: a commit that nobody waits for.
+[[maybe_unused]] rt::Task<> leave_alone(rt::Task<Result<void>> commit) {
+  static_cast<void>(co_await std::move(commit));
 }
 
 }  // namespace
@@ -216,7 +221,12 @@ rt::Task<> Mapper::commit(std::vector<MapRequest*> batch) {
   for (const auto& [id, change] : devices) {
     transaction.push_back(meta::SetLogSequence{id, last_sequence(change)});
   }
-  const Result<void> result = co_await store_.commit(std::move(transaction));
+  Result<void> result;
+  if constexpr (planted(Bug::kMapBeforeCommit)) {
+    members_.begin()->second->tasks.spawn(leave_alone(store_.commit(std::move(transaction))));
+  } else {
+    result = co_await store_.commit(std::move(transaction));
+  }
   if (result) {
     for (auto& [id, change] : devices) {
       Member& member = *change.member;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/planted_bug.h"
 #include "pool/labels.h"
 #include "pool/pool_impl.h"
 
@@ -224,7 +225,7 @@ rt::Task<> PoolImpl::refresh_labels() {
 void PoolImpl::update_ready() {
   for (auto& [id, member] : members_) {
     member->ready = std::ranges::all_of(members_, [&](const auto& other) {
-      return other.second->device->is_absent() ||
+      return other.second->device->is_absent() || planted(Bug::kReadyBeforeLabels) ||
              std::ranges::binary_search(other.second->named, member->row.uuid);
     });
     if (member->ready) member->cleaner.poke();

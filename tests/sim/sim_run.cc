@@ -1,17 +1,21 @@
 // sim_run: many scenes, from seeds, in several processes (SQLite keeps its random numbers per
 // process, so one process is one run at a time).
 //
-//   sim_run --seconds 180 [--processes 2] [--first SEED]
+//   sim_run --seconds 180 [--processes 2] [--first SEED] [--violations 5]
+//                             ends early when all processes together have found so many
 //   sim_run --seed S          one run, described; ends with what it found
 //
 // Last line: seeds, operations, faults, power cuts, kills, virtual hours, doubled, violations.
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -61,15 +65,28 @@ void run_seed(uint64_t seed, Totals& totals) {
   std::fflush(stdout);
 }
 
+// What all processes share: how many violations they may still find.
+using Allowance = std::atomic<int64_t>;
+Allowance& share_allowance(uint64_t violations) {
+  void* page = mmap(nullptr, sizeof(Allowance), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) std::abort();
+  return *new (page) Allowance(static_cast<int64_t>(violations));
+}
+
 // A share of the seeds: first, first + step, ... until the time is up.
-Totals run_share(uint64_t first, uint64_t step, std::chrono::steady_clock::time_point end) {
+Totals run_share(uint64_t first, uint64_t step, std::chrono::steady_clock::time_point end, Allowance& allowance) {
   Totals totals;
-  for (uint64_t seed = first; std::chrono::steady_clock::now() < end && totals.violations < 5; seed += step) run_seed(seed, totals);
+  for (uint64_t seed = first; std::chrono::steady_clock::now() < end && allowance > 0; seed += step) {
+    const uint64_t before = totals.violations;
+    run_seed(seed, totals);
+    allowance -= static_cast<int64_t>(totals.violations - before);
+  }
   return totals;
 }
 
-Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds) {
+Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds, uint64_t violations) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
+  Allowance& allowance = share_allowance(violations);
   std::vector<std::pair<pid_t, int>> children;
   std::fflush(stdout);
   for (uint64_t i = 0; i < processes; ++i) {
@@ -78,7 +95,7 @@ Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds) {
     const pid_t pid = fork();
     if (pid == 0) {
       close(ends[0]);
-      const Totals totals = run_share(first + i, processes, end);
+      const Totals totals = run_share(first + i, processes, end, allowance);
       const bool sent = write(ends[1], &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
       std::_Exit(sent ? 0 : 1);
     }
@@ -114,13 +131,14 @@ int one_seed(uint64_t seed) {
 }
 
 int main(int argc, char** argv) {
-  uint64_t seconds = 10, processes = 1, first = 1, seed = 0;
+  uint64_t seconds = 10, processes = 1, first = 1, seed = 0, violations = 5;
   for (int i = 1; i + 1 < argc; i += 2) {
     const uint64_t value = parse_number(argv[i + 1]).value_or(0);
     const std::string_view key = argv[i];
     if (key == "--seconds") seconds = value;
     if (key == "--processes") processes = value;
     if (key == "--first") first = value;
+    if (key == "--violations") violations = value;
     if (key == "--seed") seed = value;
   }
   set_log_sink([](LogLevel, std::string_view) {});
@@ -128,7 +146,7 @@ int main(int argc, char** argv) {
     set_log_sink({});
     return one_seed(seed);
   }
-  const Totals totals = run_processes(first, std::max<uint64_t>(processes, 1), seconds);
+  const Totals totals = run_processes(first, std::max<uint64_t>(processes, 1), seconds, violations);
   fmt::print("{} seeds, {} operations, {} faults, {} power cuts, {} kills, {:.1f} virtual hours, {} doubled, {} violations\n", totals.seeds, totals.operations,
              totals.faults, totals.power_cuts, totals.kills, static_cast<double>(totals.virtual_us) / 3.6e9, totals.doubled, totals.violations);
   return totals.violations == 0 && totals.operations > 0 ? 0 : 1;

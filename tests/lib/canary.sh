@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs every canary of a build: an array with one planted bug (src/base/planted_bug.h) in the
+# simulator, which must find it. Last line: counts PASSED FAILED 0.
+#   tests/lib/canary.sh build
+set -uo pipefail
+build=${1:?usage: tests/lib/canary.sh BUILD}
+
+passed=0 failed=0
+for canary in "$build"/bin/canary_*; do
+  [ -x "$canary" ] || continue
+  start=$SECONDS
+  out=$(timeout 150 "$canary" --seconds 60 --processes 2 --violations 1 2>&1)
+  status=$?
+  # Exit status 1 with a violation named: it was found. Anything else is no finding.
+  if [ $status -eq 1 ] && grep -q '^VIOLATION' <<<"$out"; then
+    passed=$((passed + 1))
+    printf '%-34s found after %2d s: %s\n' "$(basename "$canary")" $((SECONDS - start)) \
+      "$(grep -m1 '^VIOLATION' <<<"$out")"
+  else
+    failed=$((failed + 1))
+    printf '%-34s NOT FOUND, exit status %d\n%s\n' "$(basename "$canary")" $status "$out"
+  fi
+done
+[ $((passed + failed)) -gt 0 ] || { echo "no canary in $build/bin"; exit 1; }
+echo "counts $passed $failed 0"
+[ $failed -eq 0 ]
