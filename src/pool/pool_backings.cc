@@ -123,6 +123,7 @@ rt::Task<Result<Backing*>> PoolImpl::create_backing(BackingSpec spec, rt::Core& 
   for (size_t i = 0; i < request.map.size(); ++i) map.map(request.map[i], request.placed[i]);
   Container& container = containers_.at(id);
   container.backing = make_backing(row, core, std::move(map));
+  container.backing->note_touched(request);
   co_return container.backing.get();
 }
 
@@ -134,6 +135,7 @@ rt::Task<Result<Backing*>> PoolImpl::attach_backing(BackingId id, rt::Core& core
   Container& container = found->second;
   ASSERT(container.backing == nullptr);
   container.backing = make_backing(container.row, core, std::exchange(container.map, ExtentMap()));
+  container.backing->owe_earlier_run();
   co_return container.backing.get();
 }
 

@@ -402,6 +402,19 @@ TEST(Pool, ARebuildMissesADeviceAndByConsentMarksWhatItMayHold) {
   EXPECT_EQ(report->damaged_volumes, std::vector<std::string>{"v2"});
   EXPECT_TRUE(rig.tables.volumes.at(VolumeNumber(2)).damaged);
   EXPECT_FALSE(rig.tables.volumes.at(VolumeNumber(1)).damaged);
+  EXPECT_EQ(rig.tables.backings.at(rig.tables.volumes.at(VolumeNumber(1)).backing).device,
+            DeviceId(1))
+      << "v1 stays on d1";
+  // The mark is in the map logs as well: a second rebuild still knows it.
+  ASSERT_TRUE(rig.start());
+  rig.world.settle(rt::kSecond);
+  rig.stop();
+  rig.tables = {};
+  rig.tables.array.id = ArrayId(0x400104);
+  test::TestStore again(rig.world, rig.tables);
+  const auto second = rig.world.run(Pool::rebuild(rig.world, again, {"/d1"}, false));
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->damaged_volumes, std::vector<std::string>{"v2"});
 }
 
 // Device 1 was away while device 2 took over a place: only possible with a store that was lost
@@ -537,6 +550,20 @@ TEST(Pool, ZeroModesReleaseKeepOrRefuse) {
   EXPECT_EQ(rig.read(1, 0), kZero);
   ASSERT_TRUE(rig.zero(1, {0, kMiB}, ZeroMode::kFast));
   EXPECT_EQ(rig.backings[1]->allocated_bytes(), 0u);
+}
+
+TEST(Pool, ANewThickBackingOwesNothingOfAnEarlierRun) {
+  Rig rig(17);
+  ASSERT_TRUE(rig.start());
+  ASSERT_TRUE(rig.add("/d1", false, kDisk));
+  ASSERT_TRUE(rig.create(1, kMiB, true));
+  EXPECT_TRUE(rig.flush(1));
+  rig.power_cut();
+  ASSERT_TRUE(rig.start());
+  rig.attach_all();
+  EXPECT_TRUE(rig.flush(1));
+  ASSERT_TRUE(rig.create(2, kMiB, true));
+  EXPECT_TRUE(rig.flush(2));
 }
 
 TEST(Pool, ZeroesInsideAShortLastExtentLeaveTheRestOfIt) {
