@@ -22,7 +22,11 @@ constexpr uint32_t kLogVersion = 1;
 constexpr size_t kCheckpointHead = kSealedFrom + 4 + 8 + 16 + 8 + 8 + 4 + 4;
 constexpr size_t kBatchHead = kSealedFrom + 4 + 8 + 8 + 4 + 4;
 constexpr size_t kMapBytes = 4 + 4 + 4;
-constexpr size_t kVolumeMax = 2 + 8 + 4 + 16 + 1 + 2 * (1 + kMaxNameBytes);
+constexpr size_t kVolumeMax = 2 + 8 + 4 + 16 + 2 + 1 + 2 * (1 + kMaxNameBytes);
+
+// Flags of a volume.
+constexpr uint8_t kThick = 1;
+constexpr uint8_t kDamaged = 2;
 
 enum class Kind : uint8_t { kVolume = 1, kVolumeDrop = 2, kMap = 3, kUnmap = 4 };
 
@@ -31,7 +35,8 @@ void put(ByteWriter& out, const LogVolume& volume) {
   out.put<uint64_t>(volume.size_bytes);
   out.put<uint32_t>(volume.backing.value());
   put_uuid(out, volume.backing_uuid);
-  out.put<uint8_t>(volume.thick ? 1 : 0);
+  out.put<uint16_t>(volume.only_device.value());
+  out.put<uint8_t>((volume.thick ? kThick : 0) | (volume.damaged ? kDamaged : 0));
   put_name(out, volume.name);
   put_name(out, volume.backing_name);
 }
@@ -69,11 +74,13 @@ bool take(ByteReader& in, LogVolume& volume) {
   volume.size_bytes = in.take<uint64_t>();
   volume.backing = BackingId(in.take<uint32_t>());
   volume.backing_uuid = take_uuid(in);
-  const auto thick = in.take<uint8_t>();
-  volume.thick = thick != 0;
+  volume.only_device = DeviceId(in.take<uint16_t>());
+  const auto flags = in.take<uint8_t>();
+  volume.thick = (flags & kThick) != 0;
+  volume.damaged = (flags & kDamaged) != 0;
   volume.name = take_text(in);
   volume.backing_name = take_text(in);
-  return in.ok() && thick <= 1 && volume.name.size() <= kMaxNameBytes &&
+  return in.ok() && flags <= (kThick | kDamaged) && volume.name.size() <= kMaxNameBytes &&
          volume.backing_name.size() <= kMaxNameBytes && volume.size_bytes <= kMaxBytes;
 }
 bool take(ByteReader& in, LogMap& map) {

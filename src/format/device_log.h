@@ -31,7 +31,9 @@ struct LogVolume {
   BackingId backing;
   std::string backing_name;
   Uuid backing_uuid;
+  DeviceId only_device;  // 0: any
   bool thick = false;
+  bool damaged = false;
   bool operator==(const LogVolume&) const = default;
 };
 struct LogVolumeDrop {

@@ -16,8 +16,15 @@ using Bytes = std::vector<std::byte>;
 const Uuid kDevice = Uuid::from_random(1, 2);
 
 LogVolume volume_of(uint16_t n) {
-  return {VolumeNumber(n),          "vol" + std::to_string(n), n * kMiB,  BackingId(n),
-          "PD" + std::to_string(n), Uuid::from_random(n, n),   n % 2 == 1};
+  return {.number = VolumeNumber(n),
+          .name = "vol" + std::to_string(n),
+          .size_bytes = n * kMiB,
+          .backing = BackingId(n),
+          .backing_name = "PD" + std::to_string(n),
+          .backing_uuid = Uuid::from_random(n, n),
+          .only_device = DeviceId(n % 3),
+          .thick = n % 2 == 1,
+          .damaged = n % 5 == 1};
 }
 LogMap map_of(uint32_t pe, uint32_t backing, uint32_t le) {
   return {PhysicalExtent(pe), BackingId(backing), LogicalExtent(le)};

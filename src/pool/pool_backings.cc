@@ -9,14 +9,17 @@
 #include "pool/pool_impl.h"
 
 namespace duplex::pool {
-namespace {
-
 format::LogVolume log_volume(const meta::VolumeRow& volume, const meta::BackingRow& backing) {
-  return {volume.number, volume.name,  volume.size_bytes, backing.id,
-          backing.name,  backing.uuid, backing.thick};
+  return {.number = volume.number,
+          .name = volume.name,
+          .size_bytes = volume.size_bytes,
+          .backing = backing.id,
+          .backing_name = backing.name,
+          .backing_uuid = backing.uuid,
+          .only_device = backing.device,
+          .thick = backing.thick,
+          .damaged = volume.damaged};
 }
-
-}  // namespace
 
 // Every device's map log lists all volumes of the array.
 Result<void> PoolImpl::check_log_room(size_t volumes) const {

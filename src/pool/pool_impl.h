@@ -25,6 +25,9 @@
 
 namespace duplex::pool {
 
+// What the map logs say about a volume.
+format::LogVolume log_volume(const meta::VolumeRow& volume, const meta::BackingRow& backing);
+
 class PoolImpl final : public Pool {
  public:
   PoolImpl(rt::World& world, meta::Store& store, EventSink& events, meta::ArrayRow array);

@@ -87,9 +87,7 @@ Result<void> PoolImpl::load(const meta::Snapshot& snapshot) {
     }
     Container& container = found->second;
     container.volume = row.name;
-    mapper_.volumes()[row.number] = {row.number,         row.name,           row.size_bytes,
-                                     row.backing,        container.row.name, container.row.uuid,
-                                     container.row.thick};
+    mapper_.volumes()[row.number] = log_volume(row, container.row);
   }
   return load_extents(snapshot);
 }

@@ -161,6 +161,7 @@ void Rebuild::take_volumes() {
   highest_sequence_ = knows_all->second.log.sequence;
   for (const format::LogVolume& volume : knows_all->second.log.volumes) {
     volumes_[volume.backing] = volume;
+    if (volume.damaged) mark_damaged(volume.backing);
     report_.volumes.push_back(volume.name);
   }
 }
@@ -234,12 +235,13 @@ meta::Transaction Rebuild::make_store() {
                                            .log_sequence = highest_sequence_ + 1}});
   }
   for (const auto& [backing, volume] : volumes_) {
-    transaction.push_back(meta::PutBacking{{.id = backing,
-                                            .uuid = volume.backing_uuid,
-                                            .name = volume.backing_name,
-                                            .size_bytes = volume.size_bytes,
-                                            .thick = volume.thick,
-                                            .device = {}}});
+    transaction.push_back(meta::PutBacking{
+        {.id = backing,
+         .uuid = volume.backing_uuid,
+         .name = volume.backing_name,
+         .size_bytes = volume.size_bytes,
+         .thick = volume.thick,
+         .device = devices_.contains(volume.only_device) ? volume.only_device : DeviceId{}}});
     const uint64_t high = control.rng().next();
     transaction.push_back(
         meta::PutVolume{{.number = volume.number,
