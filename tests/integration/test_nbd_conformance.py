@@ -1,6 +1,7 @@
 """NBD as its text (doc/proto.md) describes it: every option, command, flag and error."""
 import contextlib
 import errno
+import json
 import random
 import struct
 
@@ -226,8 +227,8 @@ def contexts(raw, option, queries, name="vol"):
     return [(struct.unpack(">I", body[:4])[0], body[4:]) for _, body in replies]
 
 
-STRANGERS = [b"qemu:dirty-bitmap:x", b"x-mine:y", b"base", b"base:other", b"", b":", b"BASE:allocation",
-             b"base:allocation2", b"base:allocatio", b"\xff\xfe", b"n" * 4096]
+STRANGERS = [b"qemu:dirty-bitmap:x", b"x-mine:y", b"base", b"base:other", b"", b":",
+             b"BASE:allocation", b"base:allocation2", b"base:allocatio", b"\xff\xfe", b"n" * 4096]
 
 
 def test_list_meta_context_finds_base_allocation_and_nothing_in_other_namespaces(build):
@@ -326,7 +327,7 @@ def test_requests_may_come_in_one_piece_with_the_option_before_them(build):
                     raw.ask(STRUCTURED_REPLY)
                 go = go_payload("vol")
                 data = pattern(70000)
-                raw.send(nbd_raw.OPTION_MAGIC + struct.pack(">II", GO, len(go)) + go
+                raw.send(nbd_raw.option_head(GO, len(go)) + go
                          + nbd_raw.request_bytes(WRITE, 1, 4097, len(data)) + data
                          + nbd_raw.request_bytes(READ, 2, 4097, len(data)))
                 while raw.option_reply(GO)[0] == REP_INFO:
@@ -348,7 +349,7 @@ def test_a_client_that_sends_byte_by_byte_is_served(build):
 
         raw.recv(18)
         go = go_payload("vol", (INFO_NAME,))
-        dribble(struct.pack(">I", 3) + nbd_raw.OPTION_MAGIC + struct.pack(">II", GO, len(go)) + go)
+        dribble(struct.pack(">I", 3) + nbd_raw.option_head(GO, len(go)) + go)
         while raw.option_reply(GO)[0] == REP_INFO:
             pass
         dribble(nbd_raw.request_bytes(WRITE, 7, 100, 50) + pattern(50))
@@ -372,49 +373,62 @@ def test_libnbd_sees_every_feature(build):
         assert "base:allocation" in sh("nbdinfo", array.uri("vol")).stdout
 
 
+LENGTHS = [1, 2, 511, 512, 513, 4095, 4096, 4097, 65536, 65537, 300000]
+
+
 def model_step(raw, dice, model):
     """One random request against the volume and its model."""
     size = len(model)
-    length = min(size, dice.choice([1, 2, 511, 512, 513, 4095, 4096, 4097, 65536, 65537, 300000,
-                                    dice.randrange(1, 9000)]))
+    length = dice.choice(LENGTHS + [dice.randrange(1, 9000)])
     offset = dice.choice([dice.randrange(size - length + 1), size - length,
                           dice.randrange((size - length) // 4096 + 1) * 4096])
-    offset = min(offset, size - length)
-    what = dice.choice([READ, READ, WRITE, WRITE, WRITE, WRITE_ZEROES, FLUSH, CACHE])
+    command = dice.choice([READ, READ, WRITE, WRITE, WRITE, WRITE_ZEROES, TRIM, FLUSH, CACHE])
     flags = dice.choice([0, FUA])
-    if what == READ:
+    if command == READ:
         expect(raw.read(offset, length, flags) == model[offset:offset + length], True,
                f"READ of {length} at {offset}")
-    elif what == WRITE:
+    elif command == WRITE:
         data = dice.randbytes(length)
         raw.write(offset, data, flags)
         model[offset:offset + length] = data
-    elif what == WRITE_ZEROES:
-        expect(raw.error_of(what, offset, length, flags | dice.choice([0, NO_HOLE])), 0)
+    elif command == WRITE_ZEROES:
+        flags |= dice.choice([0, NO_HOLE, FAST_ZERO])
+        error = raw.error_of(command, offset, length, flags)
+        if flags & FAST_ZERO and error == ENOTSUP:
+            error = raw.error_of(command, offset, length)
+        expect(error, 0)
         model[offset:offset + length] = bytes(length)
-    elif what == FLUSH:
-        expect(raw.error_of(what, 0, 0, flags), 0)
+    elif command == TRIM:
+        # Zeroes whole regions of 64 KiB and nothing beside them.
+        expect(raw.error_of(command, offset, length, flags), 0)
+        begin, end = -(-offset // 65536) * 65536, (offset + length) // 65536 * 65536
+        if begin < end:
+            model[begin:end] = bytes(end - begin)
+    elif command == FLUSH:
+        expect(raw.error_of(command, 0, 0, flags), 0)
     else:
-        expect(raw.error_of(what, offset, length, flags), 0)
+        expect(raw.error_of(command, offset, length, flags), 0)
 
 
 @every_engine
 def test_any_offset_and_length_from_one_byte_on(build, **how):
-    """Random requests against a model, with simple and with structured replies."""
+    """Random requests against a model, with simple and with structured replies; the last extent
+    of the volumes is a short one, and one of them is thick."""
     with served(build, **how) as array:
-        array.do("volume", "create", "small", "--size", "5M")
-        size = 5 * MIB
-        model, dice = bytearray(size), random.Random(5)
-        for structured in (False, True):
-            with ready(array, "small", structured) as raw:
-                for _ in range(250):
-                    model_step(raw, dice, model)
-        with ready(array, "small") as raw:
-            expect(raw.read(0, size) == model, True, "the whole volume")
+        models, size = {"thin": bytearray(5 * MIB), "thick": bytearray(5 * MIB)}, 5 * MIB
+        array.do("volume", "create", "thin", "--size", size)
+        array.do("volume", "create", "thick", "--size", size, "--thick")
+        for seed, (name, model) in enumerate(models.items()):
+            dice = random.Random(seed)
+            for structured in (False, True):
+                with ready(array, name, structured) as raw:
+                    for _ in range(250):
+                        model_step(raw, dice, model)
         array.stop()
         array.start()
-        with ready(array, "small") as raw:
-            expect(raw.read(0, size) == model, True, "the whole volume after a restart")
+        for name, model in models.items():
+            with ready(array, name) as raw:
+                expect(raw.read(0, size) == model, True, f"{name}: all of it after a restart")
 
 
 def test_a_read_is_answered_in_the_form_that_was_negotiated(build):
@@ -481,8 +495,8 @@ def test_requests_without_payload_may_be_longer_than_32_mib(build):
         raw.write(128 * MIB - 1, b"c")
         expect(raw.error_of(CACHE, 0, 128 * MIB), 0)
         expect(raw.call(BLOCK_STATUS, 0, 128 * MIB).extents()[1],
-               [(EXTENT, DATA), (36 * MIB, HOLE_AND_ZERO), (EXTENT, DATA), (80 * MIB, HOLE_AND_ZERO),
-                (EXTENT, DATA)])
+               [(EXTENT, DATA), (36 * MIB, HOLE_AND_ZERO), (EXTENT, DATA),
+                (80 * MIB, HOLE_AND_ZERO), (EXTENT, DATA)])
         expect(raw.error_of(WRITE_ZEROES, 1, 128 * MIB - 2), 0)
         expect([raw.read(0, 2), raw.read(40 * MIB, 1), raw.read(128 * MIB - 1, 1)],
                [b"a\0", b"\0", b"c"])
@@ -607,7 +621,8 @@ def test_block_status_of_very_many_runs_ends_early_and_can_be_continued(build):
     needs("curl")
     with Array(build) as array:
         array.start()
-        device = f'{{"path":"{array.path("disk0")}","name":"disk0","size":"512M","extent_size":"64K"}}'
+        device = json.dumps({"path": array.path("disk0"), "name": "disk0", "size": "512M",
+                             "extent_size": "64K"})
         sh("curl", "-sf", "--unix-socket", array.api, "-d", device, "http://x/api/v1/devices")
         array.do("volume", "create", "vol", "--size", "160M")
         size, step = 160 * MIB, 128 * KIB
@@ -638,7 +653,8 @@ def test_libnbd_reads_extents_holes_and_chunks(build):
         expect(handle.can_meta_context(nbd.CONTEXT_BASE_ALLOCATION), True)
         handle.pwrite(b"x" * 10, EXTENT)
         seen = []
-        handle.block_status(SIZE, 0, lambda name, at, entries, _: seen.append((name, at, list(entries))))
+        handle.block_status(
+            SIZE, 0, lambda name, at, entries, _: seen.append((name, at, list(entries))))
         expect(seen, [("base:allocation", 0, [EXTENT, 3, EXTENT, 0, SIZE - 2 * EXTENT, 3])])
         chunks = []
         data = handle.pread_structured(
@@ -715,7 +731,7 @@ def test_requests_of_no_bytes_change_nothing(build):
 
 
 def test_a_full_pool_answers_enospc_and_the_connection_lives(build):
-    with served(build, size="256M", device_size="64M") as array, ready(array, allocation=True) as raw:
+    with served(build, size="256M", device_size="64M") as array, ready(array) as raw:
         raw.write(0, b"mapped")
         data, refused = pattern(EXTENT), None
         for extent in range(1, 64):
@@ -759,7 +775,8 @@ def test_many_requests_at_once_are_each_answered_under_their_cookie(build):
     with served(build) as array, ready(array) as raw:
         dice, slot = random.Random(9), 65536
         data = {i: dice.randbytes(dice.randrange(1, 9000)) for i in range(400)}
-        writes = {raw.request(WRITE, i * slot + i, len(part), 0, part): i for i, part in data.items()}
+        writes = {raw.request(WRITE, i * slot + i, len(part), 0, part): i
+                  for i, part in data.items()}
         for _ in range(len(data)):
             answer = raw.reply()
             expect(answer.error, 0)

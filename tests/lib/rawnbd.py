@@ -143,8 +143,7 @@ class Raw:
 
     def option(self, number, payload=b"", length=None):
         """Sends an option; `length`: what its head claims."""
-        self.send(OPTION_MAGIC + struct.pack(">II", number, len(payload) if length is None else length)
-                  + payload)
+        self.send(option_head(number, len(payload) if length is None else length) + payload)
 
     def option_reply(self, number):
         magic, option, kind, length = struct.unpack(">QIII", self.recv(20))
@@ -187,7 +186,7 @@ class Raw:
         return cookie
 
     def reply(self, reads=None):
-        """The next whole reply. `reads`: lengths by cookie, for READs without structured replies."""
+        """The next whole reply. `reads`: lengths by cookie of READs, for simple replies."""
         answer = None
         while True:
             magic = struct.unpack(">I", self.recv(4))[0]
@@ -239,6 +238,10 @@ class Raw:
         error = self.error_of(WRITE, offset, len(data), flags, data)
         if error:
             raise Broken(f"WRITE: error {error}")
+
+
+def option_head(number, length):
+    return OPTION_MAGIC + struct.pack(">II", number, length)
 
 
 def request_bytes(command, cookie=0, offset=0, length=0, flags=0, magic=REQUEST_MAGIC):
