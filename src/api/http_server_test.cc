@@ -68,13 +68,15 @@ class HttpServerTest : public testing::Test {
     made->set_default_headers({{"Host", "duplex"}});
     return made;
   }
+  const sockaddr* address_of_socket() {
+    unix_address.sun_family = AF_UNIX;
+    std::strncpy(unix_address.sun_path, socket().c_str(), sizeof unix_address.sun_path - 1);
+    return reinterpret_cast<const sockaddr*>(&unix_address);
+  }
   // Bytes as they are; what comes back until the other end closes.
   std::string raw(const std::string& text, bool leave = false) {
     const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    sockaddr_un address{};
-    address.sun_family = AF_UNIX;
-    std::strncpy(address.sun_path, socket().c_str(), sizeof address.sun_path - 1);
-    EXPECT_EQ(::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+    EXPECT_EQ(::connect(fd, address_of_socket(), sizeof(sockaddr_un)), 0);
     size_t sent = 0;
     while (sent < text.size()) {
       const ssize_t n = ::send(fd, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
@@ -114,6 +116,7 @@ class HttpServerTest : public testing::Test {
   bool hold = false;
   int held = 0;
   std::string directory;
+  sockaddr_un unix_address{};
   TestApi api;
   std::unique_ptr<HttpServer> server;
 };
@@ -269,6 +272,19 @@ TEST_F(HttpServerTest, AStreamOfEventsGoesOnAfterTheLastOneSeen) {
   const Json event = Json::parse(all.substr(data + 6, all.find('\n', data) - data - 6));
   EXPECT_EQ(event["id"], 2);
   EXPECT_EQ(follow(std::to_string(newest)), ":\n\n");
+}
+
+TEST_F(HttpServerTest, ManyClientsAtOnceAreAllLetIn) {
+  serve("unix:" + socket());
+  std::vector<int> connections;
+  int refused = 0;
+  for (int i = 0; i < 200; ++i) {
+    connections.push_back(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    refused += ::connect(connections.back(), address_of_socket(), sizeof(sockaddr_un)) != 0;
+  }
+  EXPECT_EQ(refused, 0);
+  for (const int fd : connections) ::close(fd);
+  EXPECT_EQ(volumes(), 1u);
 }
 
 TEST_F(HttpServerTest, ThoseWhoWaitDoNotKeepOutTheRest) {

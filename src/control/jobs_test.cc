@@ -180,6 +180,25 @@ TEST_F(JobsTest, AJobGoesOnAfterAKillAndAfterAPowerCut) {
   EXPECT_EQ(world.imported("db"), kMib);
 }
 
+TEST_F(JobsTest, WhatIsDoneIsOnTheDevice) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    test::TestArray other(seed);
+    other.start();
+    other.add_device("/d1", 40 * kMiB);
+    other.add_volume("db", kMib * kMiB);
+    other.add_source("/src", kMib);
+    Jobs& jobs = other.array->jobs();
+    const auto begun = other.run(jobs.start_import("db", "/src", false));
+    ASSERT_TRUE(begun) << begun.error().describe();
+    const auto row = other.run(jobs.wait(begun->id, other.sim.now() + 600 * rt::kSecond));
+    ASSERT_EQ(row->state, "done");
+    other.crash(true);
+    other.start();
+    EXPECT_EQ(other.array->jobs().show(begun->id)->state, "done");
+    EXPECT_EQ(other.imported("db"), kMib) << "seed " << seed;
+  }
+}
+
 TEST_F(JobsTest, APauseIsRememberedOverAPowerCut) {
   const uint32_t id = slow_import();
   world.pass(2 * rt::kSecond);

@@ -75,7 +75,7 @@ Result<Pool::AddedDevice> PoolImpl::added_before(const Member& member,
       Code::kExists,
       fmt::format("{} is device {} already, with another definition ({}, extents of {})", row.path,
                   row.name, format_size(row.size_bytes), format_size(row.extent_bytes)),
-      fmt::format("see: duplex device show {}", row.name));
+      fmt::format("duplex device show {}", row.name));
 }
 
 Result<void> PoolImpl::check_new_device(const AddDevice& request) const {
