@@ -58,6 +58,11 @@ void print_volume(const Json& v) {
   fmt::print("volume {} ({}): {}, {} allocated, {} {}\n", v["name"].get<std::string>(),
              v["id"].get<std::string>(), size_text(v["size"]), size_text(v["allocated"]),
              v["thick"].get<bool>() ? "thick" : "thin", v["backing"].get<std::string>());
+  std::string devices;
+  for (const Json& device : v["devices"])
+    devices += (devices.empty() ? "" : ", ") + device.get<std::string>();
+  fmt::print("extents     {} of {} on {}\n", v["extents"].dump(), size_text(v["extent_size"]),
+             devices.empty() ? "no device yet" : devices);
   if (v["damaged"].get<bool>())
     fmt::print("DAMAGED: a device was missing when the array was rebuilt\n");
   for (const Json& client : v["clients"]) fmt::print("client      {}\n", client.get<std::string>());

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <map>
+#include <set>
 
 #include "api/body.h"
 #include "api/json.h"
@@ -132,9 +133,22 @@ rt::Task<Result<Json>> create_volume(Array& array, Request request, Names) {
   co_return json;
 }
 
+// Tables 300 to 303 of docs/REFERENCE.md.
 rt::Task<Result<Json>> show_volume(Array& array, Request, Names names) {
   CO_TRY_ASSIGN(const auto info, volume_of(array, names));
-  co_return to_json(array, info);
+  CO_TRY_ASSIGN(const auto runs, co_await array.volumes().extents(info.name));
+  std::set<std::string> devices;
+  uint64_t extents = 0;
+  for (const auto& run : runs) {
+    extents += run.count;
+    if (!run.device.empty()) devices.insert(run.device);
+  }
+  Json json = to_json(array, info);
+  json["devices"] = devices;
+  json["extents"] = extents;
+  const auto members = array.pool().devices();
+  json["extent_size"] = members.empty() ? 0 : members.front().extent_bytes;  // all have the same
+  co_return json;
 }
 
 rt::Task<Result<Json>> delete_volume(Array& array, Request request, Names names) {
@@ -193,19 +207,23 @@ rt::Task<Result<Json>> add_device(Array& array, Request request, Names) {
   co_return json;
 }
 
+// Tables 400 to 413 of docs/REFERENCE.md.
 rt::Task<Result<Json>> show_device(Array& array, Request, Names names) {
   CO_TRY_ASSIGN(const auto info, array.pool().device(names["name"]));
   CO_TRY_ASSIGN(const auto runs, co_await array.pool().device_map(info.name));
   std::map<std::string, std::string> volume_of;  // by backing
   for (const auto& volume : array.volumes().infos()) volume_of[volume.backing] = volume.name;
+  std::set<std::string> volumes;
   Json json = to_json(info);
   json["map"] = Json::array();
   for (const auto& run : runs) {
     Json entry = to_json(run);
     const auto found = volume_of.find(run.backing);
     entry["volume"] = found == volume_of.end() ? Json() : Json(found->second);
+    if (found != volume_of.end()) volumes.insert(found->second);
     json["map"].push_back(std::move(entry));
   }
+  json["volumes"] = volumes;
   co_return json;
 }
 
