@@ -180,6 +180,15 @@ TEST_F(JobsTest, AJobGoesOnAfterAKillAndAfterAPowerCut) {
   EXPECT_EQ(world.imported("db"), kMib);
 }
 
+TEST_F(JobsTest, OverwritingGoesOnAfterAKill) {
+  ASSERT_TRUE(world.write("db", kMiB, kMiB));
+  const auto begun = import(true);
+  ASSERT_TRUE(begun) << begun.error().describe();
+  restart_after_crash(false);
+  EXPECT_EQ(wait(begun->id).state, "done");
+  EXPECT_EQ(world.imported("db"), kMib) << "the zeroes of the file have replaced what was there";
+}
+
 TEST_F(JobsTest, WhatIsDoneIsOnTheDevice) {
   for (uint64_t seed = 1; seed <= 5; ++seed) {
     test::TestArray other(seed);
