@@ -211,7 +211,6 @@ def test_a_second_daemon_on_one_state_directory_is_refused(build):
 
 
 def test_a_newer_format_of_the_store_is_refused_unchanged(build):
-    needs("sqlite3")
     with Array(build) as array:
         array.with_volume()
         array.stop()
