@@ -94,9 +94,22 @@ class OsStream final : public rt::Stream {
   PeerName name_;
 };
 
+// A peer that vanished without a word is noticed after 60 s + 6 * 10 s; what it does not
+// acknowledge, after as long. No effect on unix sockets.
+void set_tcp_options(int fd) {
+  const auto set = [fd](int level, int option, int value) {
+    setsockopt(fd, level, option, &value, sizeof value);
+  };
+  set(IPPROTO_TCP, TCP_NODELAY, 1);
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 60);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 10);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 6);
+  set(IPPROTO_TCP, TCP_USER_TIMEOUT, 120'000);
+}
+
 std::unique_ptr<rt::Stream> make_stream(int fd, Engine& engine) {
-  const int on = 1;
-  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);  // no effect on unix sockets
+  set_tcp_options(fd);
   return std::make_unique<OsStream>(fd, engine, name_of_peer(fd));
 }
 
