@@ -21,7 +21,8 @@ rt::Task<Result<HotSet::Use>> HotSet::use(ByteRange range) {
   co_await request;
   if (!request.outcome) co_return std::unexpected(std::move(request.outcome).error());
   Use admitted(*this, first, count);
-  if (request.marks != 0 || !all_hot(first, count)) {
+  // One that passed runs, also when an extent was closed between its admission and this line.
+  if (request.is_waited_for) {
     CO_TRY(co_await become_hot(first, count, request.marks));
   }
   co_return admitted;
@@ -130,6 +131,7 @@ bool HotSet::try_take(Request& request) {
     ++slot->waiting;
     link_newest(*slot);
   }
+  request.is_waited_for = true;
   request.marks = take_cold(request.first, request.count);
   remove_from_queue(request);
   return true;

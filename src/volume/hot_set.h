@@ -135,7 +135,8 @@ class HotSet {
     HotSet& set;
     uint64_t first;  // extents first .. first + count - 1
     size_t count;
-    uint32_t marks = 0;  // bit i: this request marks extent first + i
+    uint32_t marks = 0;          // bit i: this request marks extent first + i
+    bool is_waited_for = false;  // admitted before all of them were hot: counted in Slot::waiting
     bool is_suspended = false;
     Result<void> outcome;
   };
