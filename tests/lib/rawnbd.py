@@ -9,7 +9,8 @@ import socket
 import struct
 import time
 
-LIMIT_S = 60  # of one answer; builds with sanitizers are slow
+LIMIT_S = 60    # of one answer; builds with sanitizers are slow
+AT_ONCE_S = 8   # less than the deadline of a handshake
 
 MAGIC, OPTION_MAGIC, OPTION_REPLY_MAGIC = b"NBDMAGIC", b"IHAVEOPT", 0x0003E889045565A9
 REQUEST_MAGIC, SIMPLE_MAGIC, CHUNK_MAGIC = 0x25609513, 0x67446698, 0x668E33EF
@@ -116,7 +117,9 @@ class Raw:
         return bytes(parts)
 
     def gone(self):
-        """True when the server closes without another byte; raises when it says something."""
+        """True when the server closes without another byte; raises when it says something, and
+        when it leaves that to the deadline of the handshake."""
+        self.socket.settimeout(AT_ONCE_S)
         try:
             got = self.socket.recv(1)
         except (ConnectionResetError, BrokenPipeError):
