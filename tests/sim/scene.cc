@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/text.h"
 #include "sim/disk.h"
 
 namespace duplex::simtest {
@@ -30,6 +31,8 @@ void Scene::draw() {
   plan_.extent_bytes = (64 * kKiB) << dice_.below(4);
   plan_.volumes = dice_.between(1, 3);
   plan_.volume_bytes = kMiB * dice_.between(1, 6);
+  // Often the last extent is a short one.
+  if (dice_.chance(0.5)) plan_.volume_bytes += kBlockBytes * dice_.between(1, 200);
   plan_.thick = dice_.chance(0.1);
   // Sometimes there is not enough for everybody.
   plan_.device_bytes = dice_.chance(0.15) ? 6 * kMiB : 48 * kMiB;
@@ -56,10 +59,10 @@ void Scene::draw() {
 }
 
 std::string Scene::describe() const {
-  return fmt::format("seed {}: {} reactors, {} {} of {} MiB, extents {} KiB, {} volumes of {} MiB{}, {} clients each{}, {} operations, {} lives, "
+  return fmt::format("seed {}: {} reactors, {} {} of {} MiB, extents {} KiB, {} volumes of {}{}, {} clients each{}, {} operations, {} lives, "
                      "disk errors {:.4f}, flush errors {:.4f}, slow {:.4f}, store errors {:.4f}, verbs {}",
                      seed_, plan_.reactors, plan_.devices, plan_.block_devices ? "disk(s)" : "file(s)", plan_.device_bytes / kMiB, plan_.extent_bytes / kKiB,
-                     plan_.volumes, plan_.volume_bytes / kMiB, plan_.thick ? " thick" : "", plan_.clients, plan_.nbd ? " over NBD" : "", plan_.operations,
+                     plan_.volumes, format_size(plan_.volume_bytes), plan_.thick ? " thick" : "", plan_.clients, plan_.nbd ? " over NBD" : "", plan_.operations,
                      plan_.lives, plan_.disk_error, plan_.flush_error, plan_.slow, plan_.store_error, plan_.verbs);
 }
 
