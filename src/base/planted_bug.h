@@ -18,6 +18,7 @@ enum class Bug {
   kCommitWithoutSync,     // a commit of the store is not flushed
   kFailedFlushForgotten,  // a failed flush does not count as a loss of the device's cache
   kReadyBeforeLabels,     // a device takes extents before all labels name it (trace F35)
+  kRealClock,             // something looks at a clock of the machine, not at its own
 };
 
 #ifdef DUPLEX_PLANTED_BUG

@@ -13,6 +13,7 @@
 // request that has not been answered may be in an image in part.
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 
 #include "base/checksum.h"
 #include "base/planted_bug.h"
@@ -41,6 +42,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
   const ByteRange range{offset, from.size()};
   if (!is_inside(range) || range.length > kMaxRequestBytes) co_return ended(fail(Code::kSize));
   if (range.empty()) co_return Result<void>();
+  if constexpr (planted(Bug::kRealClock)) co_await rt::sleep_for(core_.clock(), clock() % 10);
   {
     // 1. Range lock.
     RangeLock::Held lock = co_await locks_.lock(range.widened(kBlockBytes));
