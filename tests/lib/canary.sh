@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Runs every canary of a build: an array with one planted bug (src/base/planted_bug.h) in the
-# simulator, which must find it. Last line: counts PASSED FAILED 0.
+# Is the simulator good for something? Runs every canary of a build, an array with one planted bug
+# (src/base/planted_bug.h), which must be found; and sees that no source of the array is missing
+# from the simulator. Last line: counts PASSED FAILED 0.
 #   tests/lib/canary.sh build
 # Seeds begin at 100, which is one of those that are run twice (a run that cannot be repeated).
 set -uo pipefail
-build=${1:?usage: tests/lib/canary.sh BUILD}
+build=$(realpath "${1:?usage: tests/lib/canary.sh BUILD}")
+cd "$(dirname "$0")/../.." || exit 1
 
 passed=0 failed=0
 for canary in "$build"/bin/canary_*; do
@@ -25,5 +27,10 @@ for canary in "$build"/bin/canary_*; do
   fi
 done
 [ $((passed + failed)) -gt 0 ] || { echo "no canary in $build/bin"; exit 1; }
+if /usr/bin/python3 tests/lib/sim_sources.py "$build"; then
+  passed=$((passed + 1))
+else
+  failed=$((failed + 1))
+fi
 echo "counts $passed $failed 0"
 [ $failed -eq 0 ]
