@@ -2,9 +2,9 @@
 //
 // Owner: main(). Threads: its own (few); each hands its request to the control core and waits. It
 // never touches the array itself. Limits: body 1 MiB, 16 requests at a time, one request for a
-// connection, idle ones are dropped after a few seconds. A request may wait up to a minute for an event or a job, or stream
-// events ("Accept: text/event-stream"); those that do are at most half of them, so that they cannot
-// starve the rest. On TCP requests that come from web pages are refused.
+// connection, idle ones are dropped after a few seconds. A request may wait up to a minute for an
+// event or a job, or stream events ("Accept: text/event-stream"); those that do are at most half of
+// them, so that they cannot starve the rest. On TCP requests that come from web pages are refused.
 #pragma once
 
 #include <memory>

@@ -362,9 +362,10 @@ rt::Task<Result<Json>> run(const Route& route, Array& array, Request request, Na
 }  // namespace
 
 Response error_response(const Error& error) {
-  const Json json = {
-      {"error",
-       {{"code", code_name(error.code())}, {"message", error.message()}, {"next", error.next_step()}}}};
+  const Json json = {{"error",
+                      {{"code", code_name(error.code())},
+                       {"message", error.message()},
+                       {"next", error.next_step()}}}};
   return {.status = http_status(error.code()),
           .body = json.dump(-1, ' ', false, Json::error_handler_t::replace)};
 }

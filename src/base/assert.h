@@ -11,5 +11,6 @@ namespace duplex {
 
 }  // namespace duplex
 
-#define ASSERT(condition) \
-  (__builtin_expect(!!(condition), 1) ? void(0) : ::duplex::assert_failed(#condition, __FILE__, __LINE__))
+#define ASSERT(condition)                       \
+  (__builtin_expect(!!(condition), 1) ? void(0) \
+                                      : ::duplex::assert_failed(#condition, __FILE__, __LINE__))

@@ -78,9 +78,7 @@ std::string_view Error::message() const {
 
 std::string_view Error::next() const { return text_ ? std::string_view(text_->next) : ""; }
 
-std::string_view Error::next_step() const {
-  return next().empty() ? text_of(code_).next : next();
-}
+std::string_view Error::next_step() const { return next().empty() ? text_of(code_).next : next(); }
 
 std::string Error::describe() const {
   std::string out(message());

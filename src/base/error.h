@@ -86,11 +86,13 @@ Error system_error(int errnum, std::string_view what, std::string next = {});
 // CO_TRY and CO_TRY_ASSIGN do the same in a coroutine.
 #define DUPLEX_CONCAT_(a, b) a##b
 #define DUPLEX_CONCAT(a, b) DUPLEX_CONCAT_(a, b)
-#define DUPLEX_TRY_(ret, tmp, expr) \
-  if (auto tmp = (expr); !tmp) [[unlikely]] ret std::unexpected(std::move(tmp).error())
-#define DUPLEX_TRY_ASSIGN_(ret, tmp, decl, expr)                          \
-  auto tmp = (expr);                                                      \
-  if (!tmp) [[unlikely]] ret std::unexpected(std::move(tmp).error());     \
+#define DUPLEX_TRY_(ret, tmp, expr)         \
+  if (auto tmp = (expr); !tmp) [[unlikely]] \
+  ret std::unexpected(std::move(tmp).error())
+#define DUPLEX_TRY_ASSIGN_(ret, tmp, decl, expr) \
+  auto tmp = (expr);                             \
+  if (!tmp) [[unlikely]]                         \
+    ret std::unexpected(std::move(tmp).error()); \
   decl = *std::move(tmp)
 #define TRY(expr) DUPLEX_TRY_(return, DUPLEX_CONCAT(try_, __LINE__), expr)
 #define CO_TRY(expr) DUPLEX_TRY_(co_return, DUPLEX_CONCAT(try_, __LINE__), expr)

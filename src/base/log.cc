@@ -14,10 +14,14 @@ LogSink g_sink;
 
 spdlog::level::level_enum to_spdlog(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return spdlog::level::debug;
-    case LogLevel::kInfo: return spdlog::level::info;
-    case LogLevel::kWarning: return spdlog::level::warn;
-    case LogLevel::kError: return spdlog::level::err;
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
   }
   return spdlog::level::err;
 }
@@ -25,17 +29,22 @@ spdlog::level::level_enum to_spdlog(LogLevel level) {
 // The journal reads "<N>" as the priority of a line (sd-daemon(3)).
 const char* journal_prefix(LogLevel level) {
   switch (level) {
-    case LogLevel::kDebug: return "<7>";
-    case LogLevel::kInfo: return "<6>";
-    case LogLevel::kWarning: return "<4>";
-    case LogLevel::kError: return "<3>";
+    case LogLevel::kDebug:
+      return "<7>";
+    case LogLevel::kInfo:
+      return "<6>";
+    case LogLevel::kWarning:
+      return "<4>";
+    case LogLevel::kError:
+      return "<3>";
   }
   return "<3>";
 }
 
 spdlog::logger& stderr_logger() {
   static const std::shared_ptr<spdlog::logger> logger = [] {
-    auto made = std::make_shared<spdlog::logger>("duplex", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    auto made = std::make_shared<spdlog::logger>("duplex",
+                                                 std::make_shared<spdlog::sinks::stderr_sink_mt>());
     const bool journal = std::getenv("JOURNAL_STREAM") != nullptr;
     made->set_pattern(journal ? "%v" : "%Y-%m-%dT%H:%M:%S.%e %L %v");
     made->set_level(spdlog::level::debug);

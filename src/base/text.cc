@@ -75,17 +75,21 @@ std::string format_size_rounded(uint64_t bytes) {
     ++power;
   }
   if (power == 0) return fmt::format("{}", bytes);
-  if (value == std::floor(value) || value >= 100) return fmt::format("{:.0f}{}", value, kSuffixes[power]);
+  if (value == std::floor(value) || value >= 100)
+    return fmt::format("{:.0f}{}", value, kSuffixes[power]);
   return fmt::format("{:.1f}{}", value, kSuffixes[power]);
 }
 
 Result<void> check_name(std::string_view name, std::string_view what) {
-  const std::string next = "use letters, digits, '.', '_' and '-', at most 63, starting with a letter or digit";
+  const std::string next =
+      "use letters, digits, '.', '_' and '-', at most 63, starting with a letter or digit";
   bool ok = !name.empty() && name.size() <= 63 && is_alnum(name.front());
   for (char c : name) ok = ok && (is_alnum(c) || c == '.' || c == '_' || c == '-');
-  if (!ok) return fail(Code::kInvalid, fmt::format("'{}' is not a valid {} name", name, what), next);
+  if (!ok)
+    return fail(Code::kInvalid, fmt::format("'{}' is not a valid {} name", name, what), next);
   if (name.starts_with("0x") || name.starts_with("0X")) {
-    return fail(Code::kInvalid, fmt::format("a {} name must not start with 0x: those are numbers", what), next);
+    return fail(Code::kInvalid,
+                fmt::format("a {} name must not start with 0x: those are numbers", what), next);
   }
   return {};
 }
@@ -94,7 +98,8 @@ Result<uint64_t> parse_number(std::string_view text) {
   const bool hex = text.starts_with("0x") || text.starts_with("0X");
   const std::string_view digits = hex ? text.substr(2) : text;
   uint64_t value = 0;
-  const auto [end, err] = std::from_chars(digits.data(), digits.data() + digits.size(), value, hex ? 16 : 10);
+  const auto [end, err] =
+      std::from_chars(digits.data(), digits.data() + digits.size(), value, hex ? 16 : 10);
   if (digits.empty() || err != std::errc() || end != digits.data() + digits.size()) {
     return fail(Code::kInvalid, fmt::format("'{}' is not a number", text));
   }
@@ -130,8 +135,9 @@ std::string format_time(int64_t wall_us) {
   const std::time_t time = static_cast<std::time_t>(seconds);
   std::tm parts{};
   gmtime_r(&time, &parts);
-  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900, parts.tm_mon + 1,
-                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec, millis);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", parts.tm_year + 1900,
+                     parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec,
+                     millis);
 }
 
 }  // namespace duplex

@@ -16,7 +16,8 @@ TEST(Text, SizesAreReadWithEverySuffixAndPrintedBack) {
 }
 
 TEST(Text, SizesThatMakeNoSenseAreRefused) {
-  for (const char* text : {"", "G", "-1", "1Q", "10 G", "1.0000001K", "99999999P", "1..2", "0x10", "18446744073709551616"}) {
+  for (const char* text : {"", "G", "-1", "1Q", "10 G", "1.0000001K", "99999999P", "1..2", "0x10",
+                           "18446744073709551616"}) {
     EXPECT_FALSE(parse_size(text)) << text;
   }
 }
@@ -24,7 +25,9 @@ TEST(Text, SizesThatMakeNoSenseAreRefused) {
 TEST(Text, NamesFollowTheContract) {
   EXPECT_TRUE(check_name("db-1_x.y", "volume"));
   EXPECT_TRUE(check_name(std::string(63, 'a'), "volume"));
-  for (const std::string& name : {std::string(), std::string("-a"), std::string("a/b"), std::string("0xab"), std::string("0XAB"), std::string(64, 'a'), std::string("a b"), std::string("a\0b", 3)}) {
+  for (const std::string& name :
+       {std::string(), std::string("-a"), std::string("a/b"), std::string("0xab"),
+        std::string("0XAB"), std::string(64, 'a'), std::string("a b"), std::string("a\0b", 3)}) {
     EXPECT_FALSE(check_name(name, "volume")) << name;
   }
 }

@@ -75,10 +75,10 @@ class Tagged {
   Rep value_ = 0;
 };
 
-using ArrayId = Tagged<struct ArrayIdTag, uint32_t>;          // 24 bits, e.g. 0x400104
+using ArrayId = Tagged<struct ArrayIdTag, uint32_t>;            // 24 bits, e.g. 0x400104
 using VolumeNumber = Tagged<struct VolumeNumberTag, uint16_t>;  // 0x0001..0xffff inside an array
-using DeviceId = Tagged<struct DeviceIdTag, uint16_t>;        // 1..0xfffe inside an array
-using BackingId = Tagged<struct BackingIdTag, uint32_t>;      // 1.. inside an array, never reused
+using DeviceId = Tagged<struct DeviceIdTag, uint16_t>;          // 1..0xfffe inside an array
+using BackingId = Tagged<struct BackingIdTag, uint32_t>;        // 1.. inside an array, never reused
 using LogicalExtent = Tagged<struct LogicalExtentTag, uint32_t>;    // LE: index inside a backing
 using PhysicalExtent = Tagged<struct PhysicalExtentTag, uint32_t>;  // PE: index inside a device
 // Point of the write order of an array; rises by one with each cut, never falls.
@@ -88,5 +88,7 @@ using Epoch = Tagged<struct EpochTag, uint64_t>;
 
 template <class Tag, class Rep>
 struct std::hash<duplex::Tagged<Tag, Rep>> {
-  size_t operator()(duplex::Tagged<Tag, Rep> v) const noexcept { return std::hash<Rep>{}(v.value()); }
+  size_t operator()(duplex::Tagged<Tag, Rep> v) const noexcept {
+    return std::hash<Rep>{}(v.value());
+  }
 };

@@ -8,9 +8,7 @@ namespace duplex::control {
 namespace {
 
 meta::StoreOptions store_options(const ArrayOptions& options) {
-  return {.directory = options.state_directory,
-          .array_id = options.id,
-          .array_name = options.name};
+  return {.directory = options.state_directory, .array_id = options.id, .array_name = options.name};
 }
 
 // Percent-encodes what a URI query cannot carry as it is.

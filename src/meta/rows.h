@@ -18,8 +18,8 @@ struct ArrayRow {
   ArrayId id;
   std::string name;
   Uuid uuid;
-  Uuid incarnation;      // of this store; new after a rebuild
-  uint64_t epoch = 1;    // highest epoch ever handed out (cuts)
+  Uuid incarnation;           // of this store; new after a rebuild
+  uint64_t epoch = 1;         // highest epoch ever handed out (cuts)
   uint32_t last_backing = 0;  // highest number ever used: they are not reused; PutBacking raises it
   uint32_t last_job = 0;      // nor are job numbers
   bool clean_stop = false;    // the last stop was clean
@@ -47,10 +47,10 @@ struct DeviceRow {
 struct BackingRow {
   BackingId id;
   Uuid uuid;
-  std::string name;      // "PD0"
+  std::string name;  // "PD0"
   uint64_t size_bytes = 0;
   bool thick = false;
-  DeviceId device;       // extents come from here only; 0: from any
+  DeviceId device;  // extents come from here only; 0: from any
   bool operator==(const BackingRow&) const = default;
 };
 
@@ -90,7 +90,7 @@ struct JobRow {
   std::string error;
   uint64_t bytes_done = 0;
   uint64_t bytes_total = 0;
-  uint64_t rate = 0;   // bytes per second, 0: no limit
+  uint64_t rate = 0;  // bytes per second, 0: no limit
   int64_t started_us = 0;
   int64_t ended_us = 0;
   bool operator==(const JobRow&) const = default;
@@ -105,6 +105,7 @@ struct EventRow {
 // Changes. A put replaces the row with the same key or adds it; a drop or set of a row that is not
 // there is refused (kState), and so is a change that leaves a reference to nothing: within a
 // transaction a device or backing is put before what names it and dropped after.
+// clang-format off: one change, one line
 struct PutArray { ArrayRow row; };
 struct PutDevice { DeviceRow row; };
 struct DropDevice { DeviceId id; };          // its extents must be unmapped and scrubbed before
@@ -120,6 +121,7 @@ struct Scrubbed { ScrubRow row; };           // zeroed and flushed: free again
 struct PutJob { JobRow row; };
 struct DropJob { uint32_t id; };
 struct AddEvent { EventRow row; };
+// clang-format on
 
 using Change = std::variant<PutArray, PutDevice, DropDevice, SetCleanExtents, SetLogSequence,
                             PutBacking, DropBacking, PutVolume, DropVolume, MapExtent, UnmapExtent,

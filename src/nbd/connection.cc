@@ -18,13 +18,21 @@ constexpr size_t kLargeBuffersPerCore = 32;
 
 }  // namespace
 
-Connection::Connection(rt::Core& core, std::unique_ptr<rt::Stream> stream, volume::Volume& volume, Options options,
-                       CoreShare& share, std::string client)
-    : core_(core), stream_(std::move(stream)), volume_(volume), options_(options), share_(share), client_(std::move(client)), requests_(core) {
+Connection::Connection(rt::Core& core, std::unique_ptr<rt::Stream> stream, volume::Volume& volume,
+                       Options options, CoreShare& share, std::string client)
+    : core_(core),
+      stream_(std::move(stream)),
+      volume_(volume),
+      options_(options),
+      share_(share),
+      client_(std::move(client)),
+      requests_(core) {
   parts_.reserve(256);
   send_idle_.set();
   send_op_.connection = this;
-  send_op_.done = [](rt::StreamOp& op) { static_cast<SendOp&>(op).connection->send_ended(op.result); };
+  send_op_.done = [](rt::StreamOp& op) {
+    static_cast<SendOp&>(op).connection->send_ended(op.result);
+  };
 }
 
 Connection::~Connection() {
@@ -108,7 +116,9 @@ rt::Task<bool> Connection::take_requests() {
 
 rt::Task<bool> Connection::take_one(Request request) {
   if (request.command == Command::kWrite) co_return co_await take_write(request);
-  const uint64_t charge = request.command == Command::kRead ? std::max<uint64_t>(request.length, kMinCharge) : kMinCharge;
+  const uint64_t charge = request.command == Command::kRead
+                              ? std::max<uint64_t>(request.length, kMinCharge)
+                              : kMinCharge;
   if (!budget_.try_acquire(charge)) co_await budget_.acquire(charge);
   if (gone_) co_return false;
   ++in_flight_;
@@ -120,7 +130,8 @@ rt::Task<bool> Connection::take_write(Request request) {
   if (request.length > kMaxRequestBytes) {
     // The payload would have to be read and thrown away; a client that breaks the announced
     // maximum is let go instead.
-    log_info("nbd: {}: write of {} bytes, more than {}, connection closed", client_, request.length, kMaxRequestBytes);
+    log_info("nbd: {}: write of {} bytes, more than {}, connection closed", client_, request.length,
+             kMaxRequestBytes);
     co_return false;
   }
   const uint64_t charge = std::max<uint64_t>(request.length, kMinCharge);

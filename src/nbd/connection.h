@@ -44,8 +44,8 @@ class Connection {
     bool allocation;
     bool read_only;
   };
-  Connection(rt::Core& core, std::unique_ptr<rt::Stream> stream, volume::Volume& volume, Options options,
-             CoreShare& share, std::string client);
+  Connection(rt::Core& core, std::unique_ptr<rt::Stream> stream, volume::Volume& volume,
+             Options options, CoreShare& share, std::string client);
   ~Connection();
 
   // Until the client leaves or end() was called; every request has ended by then. `received`:
@@ -101,7 +101,8 @@ class Connection {
   void send_ended(int64_t result);
   void drop_replies();
   static void encode_simple(Reply& reply, const Request& request, Errno error);
-  static void encode_chunk(Reply& reply, const Request& request, Chunk type, uint16_t flags, uint32_t length);
+  static void encode_chunk(Reply& reply, const Request& request, Chunk type, uint16_t flags,
+                           uint32_t length);
 
   rt::Core& core_;
   std::unique_ptr<rt::Stream> stream_;
@@ -110,10 +111,10 @@ class Connection {
   CoreShare& share_;
   const std::string client_;
 
-  rt::Buffer buffer_;      // bytes parsed_..filled_ have arrived and wait to be parsed
+  rt::Buffer buffer_;  // bytes parsed_..filled_ have arrived and wait to be parsed
   size_t parsed_ = 0;
   size_t filled_ = 0;
-  bool large_ = false;     // buffer_ is a large one, counted in share_
+  bool large_ = false;  // buffer_ is a large one, counted in share_
 
   rt::Limit budget_{kBudgetBytes};
   size_t in_flight_ = 0;

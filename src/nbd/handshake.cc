@@ -87,7 +87,8 @@ rt::Task<Handshake::Next> Handshake::one_option() {
   const uint32_t length = load_be<uint32_t>(head.data() + 12);
   if (length > kMaxOptionPayload) {
     // Never drained: an option of 4 GiB would be 4 GiB of work (CVE-2017-15119).
-    if (option != Option::kExportName) co_await refuse(option, OptionReply::kErrTooBig, "the option is too long");
+    if (option != Option::kExportName)
+      co_await refuse(option, OptionReply::kErrTooBig, "the option is too long");
     co_return Next::kEnd;
   }
   std::vector<std::byte> payload(length);
@@ -97,16 +98,24 @@ rt::Task<Handshake::Next> Handshake::one_option() {
 
 rt::Task<Handshake::Next> Handshake::dispatch(Option option, std::vector<std::byte> payload) {
   switch (option) {
-    case Option::kExportName: return export_name(std::move(payload));
-    case Option::kList: return list(std::move(payload));
+    case Option::kExportName:
+      return export_name(std::move(payload));
+    case Option::kList:
+      return list(std::move(payload));
     case Option::kInfo:
-    case Option::kGo: return info_or_go(option, std::move(payload));
-    case Option::kStructuredReply: return structured_reply(std::move(payload));
+    case Option::kGo:
+      return info_or_go(option, std::move(payload));
+    case Option::kStructuredReply:
+      return structured_reply(std::move(payload));
     case Option::kListMetaContext:
-    case Option::kSetMetaContext: return meta_context(option, std::move(payload));
-    case Option::kStartTls: return refuse(option, OptionReply::kErrPolicy, "this server has no TLS");
-    case Option::kAbort: break;
-    default: return refuse(option, OptionReply::kErrUnsupported, "unknown option");
+    case Option::kSetMetaContext:
+      return meta_context(option, std::move(payload));
+    case Option::kStartTls:
+      return refuse(option, OptionReply::kErrPolicy, "this server has no TLS");
+    case Option::kAbort:
+      break;
+    default:
+      return refuse(option, OptionReply::kErrUnsupported, "unknown option");
   }
   struct Local {
     static rt::Task<Next> goodbye(Handshake& self) {
@@ -127,7 +136,8 @@ Result<volume::VolumeSummary> Handshake::find(const std::string& name) const {
 
 rt::Task<Handshake::Next> Handshake::export_name(std::vector<std::byte> payload) {
   if (payload.size() > kMaxString) co_return Next::kEnd;
-  const auto found = find(std::string(reinterpret_cast<const char*>(payload.data()), payload.size()));
+  const auto found =
+      find(std::string(reinterpret_cast<const char*>(payload.data()), payload.size()));
   if (!found) co_return Next::kEnd;
   auto opened = opener_(found->name);
   if (!opened) co_return Next::kEnd;
@@ -145,12 +155,14 @@ rt::Task<Handshake::Next> Handshake::export_name(std::vector<std::byte> payload)
 }
 
 rt::Task<Handshake::Next> Handshake::list(std::vector<std::byte> payload) {
-  if (!payload.empty()) co_return co_await refuse(Option::kList, OptionReply::kErrInvalid, "LIST takes no data");
+  if (!payload.empty())
+    co_return co_await refuse(Option::kList, OptionReply::kErrInvalid, "LIST takes no data");
   for (const volume::VolumeSummary& volume : exports_.list()) {
     ByteWriter out(std::endian::big);
     out.put(static_cast<uint32_t>(volume.name.size()));
     out.put_string(volume.name);
-    if (!co_await reply(Option::kList, OptionReply::kServer, std::move(out.bytes()))) co_return Next::kEnd;
+    if (!co_await reply(Option::kList, OptionReply::kServer, std::move(out.bytes())))
+      co_return Next::kEnd;
   }
   co_return co_await reply(Option::kList, OptionReply::kAck, {}) ? Next::kOption : Next::kEnd;
 }
@@ -160,7 +172,8 @@ rt::Task<Handshake::Next> Handshake::info_or_go(Option option, std::vector<std::
   const auto name = take_name(reader);
   const uint16_t count = reader.take<uint16_t>();
   if (!name || !reader.ok() || reader.remaining() != size_t{count} * 2) {
-    co_return co_await refuse(option, OptionReply::kErrInvalid, "the lengths inside the option do not fit");
+    co_return co_await refuse(option, OptionReply::kErrInvalid,
+                              "the lengths inside the option do not fit");
   }
   bool want_name = false;
   bool want_description = false;
@@ -170,23 +183,28 @@ rt::Task<Handshake::Next> Handshake::info_or_go(Option option, std::vector<std::
     want_description = want_description || info == Info::kDescription;
   }
   const auto found = find(*name);
-  if (!found) co_return co_await refuse(option, OptionReply::kErrUnknown, std::string(found.error().message()));
+  if (!found)
+    co_return co_await refuse(option, OptionReply::kErrUnknown,
+                              std::string(found.error().message()));
   uint64_t size = found->size_bytes;
   bool read_only = false;
   if (option == Option::kGo) {
     auto opened = opener_(found->name);
     if (!opened) {
       const bool stopping = opened.error().code() == Code::kShutdown;
-      co_return co_await refuse(option, stopping ? OptionReply::kErrShutdown : OptionReply::kErrPolicy,
+      co_return co_await refuse(option,
+                                stopping ? OptionReply::kErrShutdown : OptionReply::kErrPolicy,
                                 std::string(opened.error().message()));
     }
     result_.open = std::move(*opened);
     size = result_.open->volume().size_bytes();
     read_only = result_.open->read_only();
   }
-  bool sent = co_await reply(option, OptionReply::kInfo, info_export(size, transmission_flags(read_only, result_.structured)));
+  bool sent = co_await reply(option, OptionReply::kInfo,
+                             info_export(size, transmission_flags(read_only, result_.structured)));
   sent = sent && co_await reply(option, OptionReply::kInfo, info_block_size());
-  if (want_name) sent = sent && co_await reply(option, OptionReply::kInfo, info_text(Info::kName, found->name));
+  if (want_name)
+    sent = sent && co_await reply(option, OptionReply::kInfo, info_text(Info::kName, found->name));
   if (want_description) {
     const std::string text = fmt::format("Duplex volume {}", found->name);
     sent = sent && co_await reply(option, OptionReply::kInfo, info_text(Info::kDescription, text));
@@ -202,10 +220,12 @@ rt::Task<Handshake::Next> Handshake::info_or_go(Option option, std::vector<std::
 
 rt::Task<Handshake::Next> Handshake::structured_reply(std::vector<std::byte> payload) {
   if (!payload.empty()) {
-    co_return co_await refuse(Option::kStructuredReply, OptionReply::kErrInvalid, "STRUCTURED_REPLY takes no data");
+    co_return co_await refuse(Option::kStructuredReply, OptionReply::kErrInvalid,
+                              "STRUCTURED_REPLY takes no data");
   }
   result_.structured = true;
-  co_return co_await reply(Option::kStructuredReply, OptionReply::kAck, {}) ? Next::kOption : Next::kEnd;
+  co_return co_await reply(Option::kStructuredReply, OptionReply::kAck, {}) ? Next::kOption
+                                                                            : Next::kEnd;
 }
 
 rt::Task<Handshake::Next> Handshake::meta_context(Option option, std::vector<std::byte> payload) {
@@ -218,7 +238,9 @@ rt::Task<Handshake::Next> Handshake::meta_context(Option option, std::vector<std
   ByteReader reader(payload, std::endian::big);
   const auto name = take_name(reader);
   const uint32_t queries = reader.take<uint32_t>();
-  const auto invalid = [&] { return refuse(option, OptionReply::kErrInvalid, "the lengths inside the option do not fit"); };
+  const auto invalid = [&] {
+    return refuse(option, OptionReply::kErrInvalid, "the lengths inside the option do not fit");
+  };
   // Each query takes at least its length word, so the count is bounded by what is there.
   if (!name || !reader.ok() || queries > reader.remaining() / 4) co_return co_await invalid();
   bool allocation = !set && queries == 0;
@@ -229,12 +251,15 @@ rt::Task<Handshake::Next> Handshake::meta_context(Option option, std::vector<std
   }
   if (reader.remaining() != 0) co_return co_await invalid();
   const auto found = find(*name);
-  if (!found) co_return co_await refuse(option, OptionReply::kErrUnknown, std::string(found.error().message()));
+  if (!found)
+    co_return co_await refuse(option, OptionReply::kErrUnknown,
+                              std::string(found.error().message()));
   if (allocation) {
     ByteWriter out(std::endian::big);
     out.put(set ? kAllocationContext : uint32_t{0});
     out.put_string(kAllocation);
-    if (!co_await reply(option, OptionReply::kMetaContext, std::move(out.bytes()))) co_return Next::kEnd;
+    if (!co_await reply(option, OptionReply::kMetaContext, std::move(out.bytes())))
+      co_return Next::kEnd;
   }
   if (set) {
     allocation_set_ = allocation;

@@ -6,7 +6,7 @@
 // shutting the stream down.
 //
 //   option              payload must be                     answer
-//   EXPORT_NAME         a name of at most 4096 bytes        transmission, or the end (no error reply exists)
+//   EXPORT_NAME         a name of at most 4096 bytes        transmission; on an error, the end
 //   ABORT               anything                            ACK, the end
 //   LIST                empty                               SERVER per volume, ACK
 //   STARTTLS            empty                               ERR_POLICY: no TLS on this server

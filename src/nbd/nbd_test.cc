@@ -19,11 +19,13 @@ class FrontDoor : public testing::Test {
   void start(ServerOptions options) {
     if (server) sim.run(box.control(), server->stop());
     server = std::make_unique<Server>(box, exports, options);
-    auto listening = sim.run(box.control(), server->listen(*rt::Address::parse("unix:/nbd"), false));
+    auto listening =
+        sim.run(box.control(), server->listen(*rt::Address::parse("unix:/nbd"), false));
     ASSERT_TRUE(listening && *listening);
   }
   Bytes talk(const Bytes& bytes, size_t until = SIZE_MAX, size_t step = 1 << 20) {
-    auto heard = sim.run(client.control(), converse(client.control(), bytes, until, step), 60 * rt::kSecond);
+    auto heard =
+        sim.run(client.control(), converse(client.control(), bytes, until, step), 60 * rt::kSecond);
     EXPECT_TRUE(heard) << "the conversation never ended";
     return heard.value_or(Bytes{});
   }
@@ -35,7 +37,8 @@ class FrontDoor : public testing::Test {
   };
   static std::vector<OptionAnswer> answers(const Bytes& heard) {
     std::vector<OptionAnswer> all;
-    ByteReader reader(std::span(heard).subspan(std::min<size_t>(18, heard.size())), std::endian::big);
+    ByteReader reader(std::span(heard).subspan(std::min<size_t>(18, heard.size())),
+                      std::endian::big);
     while (reader.remaining() >= 20) {
       if (reader.take<uint64_t>() != kOptionReplyMagic) break;
       OptionAnswer answer;
@@ -87,13 +90,19 @@ TEST_F(FrontDoor, InfoOpensNothing) {
 TEST_F(FrontDoor, ExportNameAnswersWithAndWithoutZeroes) {
   const Bytes name = {std::byte{'d'}, std::byte{'b'}};
   EXPECT_EQ(talk(join({client_flags(3), option(1, name), request(kDisc, 0, 0)})).size(), 18u + 10);
-  EXPECT_EQ(talk(join({client_flags(1), option(1, name), request(kDisc, 0, 0)})).size(), 18u + 10 + 124);
+  EXPECT_EQ(talk(join({client_flags(1), option(1, name), request(kDisc, 0, 0)})).size(),
+            18u + 10 + 124);
 }
 
 TEST_F(FrontDoor, TheEmptyNameIsTheOnlyVolumeAndAnErrorWhenThereAreTwo) {
-  EXPECT_EQ(answers(talk(join({client_flags(), option(7, go_payload("")), request(kDisc, 0, 0)}))).back().type, 1u);
+  EXPECT_EQ(answers(talk(join({client_flags(), option(7, go_payload("")), request(kDisc, 0, 0)})))
+                .back()
+                .type,
+            1u);
   exports.add("other", 4096, box.reactor(0));
-  EXPECT_EQ(answers(talk(join({client_flags(), option(7, go_payload("")), option(2, {})}))).front().type, 0x80000006u);
+  EXPECT_EQ(
+      answers(talk(join({client_flags(), option(7, go_payload("")), option(2, {})}))).front().type,
+      0x80000006u);
 }
 
 TEST_F(FrontDoor, EveryOptionAnswersByItsTable) {
@@ -102,16 +111,17 @@ TEST_F(FrontDoor, EveryOptionAnswersByItsTable) {
     std::vector<uint32_t> types;
   };
   const std::vector<Case> cases = {
-      {option(3, {}), {2, 1}},                                              // LIST
-      {option(3, {std::byte{1}}), {0x80000003}},                            // LIST with data
-      {option(5, {}), {0x80000002}},                                        // STARTTLS
-      {option(6, go_payload("none")), {0x80000006}},                        // INFO of nothing
-      {option(6, go_payload("db", {1, 2})), {3, 3, 3, 3, 1}},               // INFO with name, description
-      {option(8, {}), {1}},                                                 // STRUCTURED_REPLY
+      {option(3, {}), {2, 1}},                                 // LIST
+      {option(3, {std::byte{1}}), {0x80000003}},               // LIST with data
+      {option(5, {}), {0x80000002}},                           // STARTTLS
+      {option(6, go_payload("none")), {0x80000006}},           // INFO of nothing
+      {option(6, go_payload("db", {1, 2})), {3, 3, 3, 3, 1}},  // INFO with name, description
+      {option(8, {}), {1}},                                    // STRUCTURED_REPLY
       {option(8, {std::byte{1}}), {0x80000003}},
-      {option(9, meta_payload("db", {})), {4, 1}},                          // LIST_META_CONTEXT
+      {option(9, meta_payload("db", {})), {4, 1}},  // LIST_META_CONTEXT
       {option(9, meta_payload("db", {"x:y"})), {1}},
-      {option(10, meta_payload("db", {"base:allocation"})), {0x80000003}},  // SET before STRUCTURED_REPLY
+      {option(10, meta_payload("db", {"base:allocation"})),
+       {0x80000003}},  // SET before STRUCTURED_REPLY
       {option(99, {}), {0x80000001}},
       {option(0xffffffff, {}), {0x80000001}},
   };
@@ -123,11 +133,13 @@ TEST_F(FrontDoor, EveryOptionAnswersByItsTable) {
 }
 
 TEST_F(FrontDoor, LengthsInsideAnOptionThatDoNotFitAreInvalid) {
-  for (const uint32_t inner : {0u, 1u, 3u, 255u, 256u, 4096u, 4097u, 65535u, 0x7fffffffu, 0xfffffffeu, 0xffffffffu}) {
+  for (const uint32_t inner :
+       {0u, 1u, 3u, 255u, 256u, 4096u, 4097u, 65535u, 0x7fffffffu, 0xfffffffeu, 0xffffffffu}) {
     for (const uint32_t number : {6u, 7u, 9u, 10u}) {
       Bytes payload = number >= 9 ? meta_payload("db", {"base:allocation"}) : go_payload("db");
       store_be(payload.data(), inner);
-      const auto all = answers(talk(join({client_flags(), option(8, {}), option(number, payload), option(2, {})})));
+      const auto all = answers(
+          talk(join({client_flags(), option(8, {}), option(number, payload), option(2, {})})));
       ASSERT_EQ(all.size(), 3u) << inner;
       EXPECT_GE(all[1].type, 0x80000000u) << inner;
     }
@@ -157,8 +169,10 @@ TEST_F(FrontDoor, AnIdleHandshakeEndsAtItsDeadline) {
 }
 
 TEST_F(FrontDoor, ClosingAtEveryByteOfAConversationHarmsNobody) {
-  const Bytes whole = join({client_flags(), option(8, {}), option(10, meta_payload("db", {"base:allocation"})), option(7, go_payload("db")),
-                            request(1, 0, 512, 0, 1, Bytes(512)), request(0, 0, 512, 0, 2), request(kDisc, 0, 0)});
+  const Bytes whole =
+      join({client_flags(), option(8, {}), option(10, meta_payload("db", {"base:allocation"})),
+            option(7, go_payload("db")), request(1, 0, 512, 0, 1, Bytes(512)),
+            request(0, 0, 512, 0, 2), request(kDisc, 0, 0)});
   for (size_t end = 0; end <= whole.size(); end += end < 200 ? 1 : 37) {
     talk(Bytes(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(end)), 0);
   }
@@ -167,7 +181,8 @@ TEST_F(FrontDoor, ClosingAtEveryByteOfAConversationHarmsNobody) {
 
 TEST_F(FrontDoor, AConversationOneByteAtATimeIsUnderstood) {
   const Bytes payload(700, std::byte{0x5a});
-  const Bytes heard = talk(join({enter(), request(1, 100, 700, 0, 1, payload), request(kDisc, 0, 0)}), SIZE_MAX, 1);
+  const Bytes heard =
+      talk(join({enter(), request(1, 100, 700, 0, 1, payload), request(kDisc, 0, 0)}), SIZE_MAX, 1);
   EXPECT_EQ(heard.size(), kGoBytes + 16);
   EXPECT_EQ(std::memcmp(db.data().data() + 100, payload.data(), 700), 0);
 }
@@ -190,7 +205,9 @@ TEST_F(FrontDoor, RequestsThatAreWrongGetTheirErrorNumber) {
 
 TEST_F(FrontDoor, FailuresOfTheVolumeHaveTheirErrorNumber) {
   const std::vector<std::pair<Code, uint32_t>> cases = {
-      {Code::kMediumRead, 5}, {Code::kMediumWrite, 5}, {Code::kFlushLost, 5}, {Code::kNoSpace, 28}, {Code::kNotSupported, 95}, {Code::kWriteProtected, 1}, {Code::kShutdown, 108}};
+      {Code::kMediumRead, 5}, {Code::kMediumWrite, 5},   {Code::kFlushLost, 5},
+      {Code::kNoSpace, 28},   {Code::kNotSupported, 95}, {Code::kWriteProtected, 1},
+      {Code::kShutdown, 108}};
   for (const auto& [code, number] : cases) {
     db.failure = code;
     EXPECT_EQ(error_of(request(6, 0, 4096)), number) << code_name(code);
@@ -206,13 +223,18 @@ TEST_F(FrontDoor, AReadOnlyClientMayNotWrite) {
 }
 
 TEST_F(FrontDoor, FlagsReachTheVolume) {
-  talk(join({enter(), request(1, 0, 512, kCmdFua, 1, Bytes(512)), request(6, 0, 512, kCmdNoHole | kCmdFua, 2), request(6, 0, 512, kCmdFastZero, 3),
+  talk(join({enter(), request(1, 0, 512, kCmdFua, 1, Bytes(512)),
+             request(6, 0, 512, kCmdNoHole | kCmdFua, 2), request(6, 0, 512, kCmdFastZero, 3),
              request(4, 0, 65536, kCmdFua, 4), request(3, 0, 0, 0, 5), request(kDisc, 0, 0)}));
-  EXPECT_EQ(db.calls, (std::vector<std::string>{"write 0+512 fua", "zero-no-hole 0+512 fua", "zero-fast 0+512", "trim 0+65536 fua", "flush 0+0"}));
+  EXPECT_EQ(db.calls,
+            (std::vector<std::string>{"write 0+512 fua", "zero-no-hole 0+512 fua",
+                                      "zero-fast 0+512", "trim 0+65536 fua", "flush 0+0"}));
 }
 
 TEST_F(FrontDoor, StructuredRepliesCarryDataErrorsAndStatus) {
-  const Bytes start = join({client_flags(), option(8, {}), option(10, meta_payload("db", {"base:allocation"})), option(7, go_payload("db"))});
+  const Bytes start =
+      join({client_flags(), option(8, {}), option(10, meta_payload("db", {"base:allocation"})),
+            option(7, go_payload("db"))});
   const size_t handshake = 18 + 20 + (20 + 4 + 15) + 20 + 20 + 12 + 20 + 14 + 20;
   Bytes heard = talk(join({start, request(0, 4096, 512), request(kDisc, 0, 0)}));
   ASSERT_EQ(heard.size(), handshake + 20 + 8 + 512);
@@ -273,22 +295,31 @@ TEST_F(FrontDoor, LimitsOfConnectionsTurnTheNextOneAway) {
 }
 
 TEST_F(FrontDoor, TcpFromOutsideNeedsInsecure) {
-  auto refused = sim.run(box.control(), server->listen(*rt::Address::parse("tcp:0.0.0.0:10809"), false));
+  auto refused =
+      sim.run(box.control(), server->listen(*rt::Address::parse("tcp:0.0.0.0:10809"), false));
   EXPECT_EQ(refused->error().code(), Code::kDenied);
-  EXPECT_TRUE(*sim.run(box.control(), server->listen(*rt::Address::parse("tcp:0.0.0.0:10809"), true)));
+  EXPECT_TRUE(
+      *sim.run(box.control(), server->listen(*rt::Address::parse("tcp:0.0.0.0:10809"), true)));
 }
 
 TEST_F(FrontDoor, StopAnswersWhatIsUnderWay) {
   db.delay = 300'000;
-  const auto heard = sim.start(client.control(), converse(client.control(), join({enter(), request(1, 0, 4096, 0, 1, Bytes(4096))}), SIZE_MAX, 4096));
-  while (db.running == 0) sim.run(box.control(), [](rt::Clock& clock) -> rt::Task<> { co_await rt::sleep_for(clock, 1000); }(box.control().clock()));
+  const auto heard =
+      sim.start(client.control(),
+                converse(client.control(), join({enter(), request(1, 0, 4096, 0, 1, Bytes(4096))}),
+                         SIZE_MAX, 4096));
+  while (db.running == 0)
+    sim.run(box.control(), [](rt::Clock& clock) -> rt::Task<> {
+      co_await rt::sleep_for(clock, 1000);
+    }(box.control().clock()));
   EXPECT_TRUE(sim.run(box.control(), server->stop()));
   EXPECT_TRUE(sim.finish(*heard));
   EXPECT_EQ(heard->value->size(), kGoBytes + 16);
 }
 
 TEST_F(FrontDoor, AnOperatorCanDisconnectAClient) {
-  const auto heard = sim.start(client.control(), converse(client.control(), enter(), SIZE_MAX, 4096));
+  const auto heard =
+      sim.start(client.control(), converse(client.control(), enter(), SIZE_MAX, 4096));
   struct Local {
     static rt::Task<> cut(FakeExports& exports, rt::Clock& clock) {
       while (exports.disconnects.empty()) co_await rt::sleep_for(clock, 1000);

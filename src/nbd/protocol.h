@@ -9,8 +9,8 @@
 namespace duplex::nbd {
 
 // Handshake.
-inline constexpr uint64_t kMagic = 0x4e42444d41474943;             // "NBDMAGIC"
-inline constexpr uint64_t kOptionMagic = 0x49484156454f5054;       // "IHAVEOPT"
+inline constexpr uint64_t kMagic = 0x4e42444d41474943;        // "NBDMAGIC"
+inline constexpr uint64_t kOptionMagic = 0x49484156454f5054;  // "IHAVEOPT"
 inline constexpr uint64_t kOptionReplyMagic = 0x0003e889045565a9;
 inline constexpr uint16_t kFlagFixedNewstyle = 1 << 0;
 inline constexpr uint16_t kFlagNoZeroes = 1 << 1;
@@ -83,7 +83,13 @@ inline constexpr uint16_t kCmdReqOne = 1 << 3;
 inline constexpr uint16_t kCmdFastZero = 1 << 4;
 
 inline constexpr uint16_t kChunkDone = 1 << 0;
-enum class Chunk : uint16_t { kNone = 0, kOffsetData = 1, kOffsetHole = 2, kBlockStatus = 5, kError = 0x8001 };
+enum class Chunk : uint16_t {
+  kNone = 0,
+  kOffsetData = 1,
+  kOffsetHole = 2,
+  kBlockStatus = 5,
+  kError = 0x8001
+};
 
 enum class Errno : uint32_t {
   kOk = 0,

@@ -17,7 +17,8 @@ void Connection::encode_simple(Reply& reply, const Request& request, Errno error
   reply.head_bytes = 16;
 }
 
-void Connection::encode_chunk(Reply& reply, const Request& request, Chunk type, uint16_t flags, uint32_t length) {
+void Connection::encode_chunk(Reply& reply, const Request& request, Chunk type, uint16_t flags,
+                              uint32_t length) {
   store_be(reply.head.data(), kStructuredReplyMagic);
   store_be(reply.head.data() + 4, flags);
   store_be(reply.head.data() + 6, static_cast<uint16_t>(type));
@@ -47,7 +48,8 @@ void Connection::flush() {
     parts_.clear();
     sending_first_ = first_reply_;
     Reply* last = nullptr;
-    for (Reply* reply = first_reply_; reply != nullptr && parts_.size() + 2 <= kMaxParts; reply = reply->next) {
+    for (Reply* reply = first_reply_; reply != nullptr && parts_.size() + 2 <= kMaxParts;
+         reply = reply->next) {
       parts_.push_back({reply->head.data(), reply->head_bytes});
       if (!reply->body.empty()) parts_.push_back({reply->body.data(), reply->body.size()});
       last = reply;

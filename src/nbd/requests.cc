@@ -11,26 +11,38 @@ namespace {
 // What a failure of the volume is called on the wire ("Error values").
 Errno errno_of(Code code) {
   switch (code) {
-    case Code::kWriteProtected: return Errno::kPerm;
-    case Code::kNoSpace: return Errno::kNoSpace;
-    case Code::kNotSupported: return Errno::kNotSup;
-    case Code::kShutdown: return Errno::kShutdown;
+    case Code::kWriteProtected:
+      return Errno::kPerm;
+    case Code::kNoSpace:
+      return Errno::kNoSpace;
+    case Code::kNotSupported:
+      return Errno::kNotSup;
+    case Code::kShutdown:
+      return Errno::kShutdown;
     case Code::kSize:
-    case Code::kInvalid: return Errno::kInval;
-    default: return Errno::kIo;
+    case Code::kInvalid:
+      return Errno::kInval;
+    default:
+      return Errno::kIo;
   }
 }
 
-Errno errno_of(const Result<void>& result) { return result ? Errno::kOk : errno_of(result.error().code()); }
+Errno errno_of(const Result<void>& result) {
+  return result ? Errno::kOk : errno_of(result.error().code());
+}
 
 // Flags a command may carry. FUA is accepted everywhere ("Command flags": it is meaningless but
 // legal on commands that write nothing).
 uint16_t allowed_flags(Command command) {
   switch (command) {
-    case Command::kRead: return kCmdFua | kCmdDf;
-    case Command::kWriteZeroes: return kCmdFua | kCmdNoHole | kCmdFastZero;
-    case Command::kBlockStatus: return kCmdFua | kCmdReqOne;
-    default: return kCmdFua;
+    case Command::kRead:
+      return kCmdFua | kCmdDf;
+    case Command::kWriteZeroes:
+      return kCmdFua | kCmdNoHole | kCmdFastZero;
+    case Command::kBlockStatus:
+      return kCmdFua | kCmdReqOne;
+    default:
+      return kCmdFua;
   }
 }
 
@@ -41,7 +53,8 @@ Errno Connection::check(const Request& request) const {
   if ((request.flags & ~allowed_flags(request.command)) != 0) return Errno::kInval;
   const bool inside = range_fits(request.offset, request.length, volume_.size_bytes());
   switch (request.command) {
-    case Command::kFlush: return request.offset == 0 && request.length == 0 ? Errno::kOk : Errno::kInval;
+    case Command::kFlush:
+      return request.offset == 0 && request.length == 0 ? Errno::kOk : Errno::kInval;
     case Command::kRead:
       if (request.length > kMaxRequestBytes) return Errno::kOverflow;
       return inside ? Errno::kOk : Errno::kInval;
@@ -51,10 +64,12 @@ Errno Connection::check(const Request& request) const {
       if (options_.read_only) return Errno::kPerm;
       if (inside) return Errno::kOk;
       return request.command == Command::kTrim ? Errno::kInval : Errno::kNoSpace;
-    case Command::kCache: return inside ? Errno::kOk : Errno::kInval;
+    case Command::kCache:
+      return inside ? Errno::kOk : Errno::kInval;
     case Command::kBlockStatus:
       return inside && request.length > 0 && options_.allocation ? Errno::kOk : Errno::kInval;
-    case Command::kDisconnect: break;
+    case Command::kDisconnect:
+      break;
   }
   return Errno::kInval;
 }
@@ -77,15 +92,21 @@ rt::Task<Errno> Connection::execute(const Request& request, rt::Buffer payload) 
   const ByteRange range{request.offset, request.length};
   const bool fua = (request.flags & kCmdFua) != 0;
   switch (request.command) {
-    case Command::kWrite: co_return errno_of(co_await volume_.write(request.offset, payload.span(), fua));
-    case Command::kFlush: co_return errno_of(co_await volume_.flush());
-    case Command::kTrim: co_return errno_of(co_await volume_.trim(range, fua));
+    case Command::kWrite:
+      co_return errno_of(co_await volume_.write(request.offset, payload.span(), fua));
+    case Command::kFlush:
+      co_return errno_of(co_await volume_.flush());
+    case Command::kTrim:
+      co_return errno_of(co_await volume_.trim(range, fua));
     case Command::kWriteZeroes:
-      co_return errno_of(co_await volume_.zero(range, {.fua = fua,
-                                                       .no_hole = (request.flags & kCmdNoHole) != 0,
-                                                       .fast = (request.flags & kCmdFastZero) != 0}));
-    case Command::kCache: co_return Errno::kOk;  // there is no cache to fill: devices are read directly
-    default: co_return Errno::kInval;
+      co_return errno_of(
+          co_await volume_.zero(range, {.fua = fua,
+                                        .no_hole = (request.flags & kCmdNoHole) != 0,
+                                        .fast = (request.flags & kCmdFastZero) != 0}));
+    case Command::kCache:
+      co_return Errno::kOk;  // there is no cache to fill: devices are read directly
+    default:
+      co_return Errno::kInval;
   }
 }
 
@@ -126,7 +147,8 @@ rt::Task<> Connection::serve_status(Request request) {
     body.put((run.hole ? kStateHole : 0) | (run.zero ? kStateZero : 0));
   }
   Reply reply;
-  encode_chunk(reply, request, Chunk::kBlockStatus, kChunkDone, static_cast<uint32_t>(4 + body.size()));
+  encode_chunk(reply, request, Chunk::kBlockStatus, kChunkDone,
+               static_cast<uint32_t>(4 + body.size()));
   store_be(reply.head.data() + reply.head_bytes, kAllocationContext);
   reply.head_bytes += 4;
   reply.body = body.bytes();
@@ -137,7 +159,8 @@ rt::Task<> Connection::serve_status(Request request) {
 // The reply of everything that carries no data back.
 rt::Task<> Connection::finish(Request request, Errno error) {
   Reply reply;
-  const bool structured = request.command == Command::kRead || request.command == Command::kBlockStatus;
+  const bool structured =
+      request.command == Command::kRead || request.command == Command::kBlockStatus;
   if (options_.structured && structured) {
     if (error == Errno::kOk) {
       encode_chunk(reply, request, Chunk::kNone, kChunkDone, 0);

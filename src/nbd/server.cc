@@ -10,7 +10,8 @@ namespace {
 
 // Shuts a stream when the handshake takes too long.
 struct Deadline : rt::Timer {
-  Deadline(rt::Clock& c, rt::Stream& s, rt::Micros time) : Timer(&Deadline::expire), clock(c), stream(s) {
+  Deadline(rt::Clock& c, rt::Stream& s, rt::Micros time)
+      : Timer(&Deadline::expire), clock(c), stream(s) {
     clock.arm(*this, clock.now() + time);
   }
   ~Deadline() { clock.cancel(*this); }
@@ -24,14 +25,19 @@ struct Deadline : rt::Timer {
 }  // namespace
 
 Server::Server(rt::World& world, volume::Exports& exports, ServerOptions options)
-    : control_(world.control()), exports_(exports), options_(options), shares_(world.core_count()), tasks_(control_) {}
+    : control_(world.control()),
+      exports_(exports),
+      options_(options),
+      shares_(world.core_count()),
+      tasks_(control_) {}
 
 Server::~Server() = default;
 
 rt::Task<Result<void>> Server::listen(rt::Address address, bool insecure) {
   if (!address.is_local() && !insecure) {
-    co_return fail(Code::kDenied, address.to_string() + " can be reached from outside and NBD has no TLS here",
-                   "listen on 127.0.0.1 or a unix socket, or add --insecure on a network you trust");
+    co_return fail(
+        Code::kDenied, address.to_string() + " can be reached from outside and NBD has no TLS here",
+        "listen on 127.0.0.1 or a unix socket, or add --insecure on a network you trust");
   }
   CO_TRY_ASSIGN(auto listener, co_await control_.net().listen(std::move(address)));
   start(std::move(listener));
@@ -74,7 +80,8 @@ bool Server::admit(rt::Stream& stream) {
   const size_t same = it == per_source_.end() ? 0 : it->second;
   const char* limit = nullptr;
   if (clients_.size() >= options_.max_connections) limit = "connections";
-  if (!stream.source().empty() && same >= options_.max_per_source) limit = "connections of one source";
+  if (!stream.source().empty() && same >= options_.max_per_source)
+    limit = "connections of one source";
   if (handshakes_ >= options_.max_handshakes) limit = "handshakes at a time";
   if (limit == nullptr) return true;
   log_warning("nbd: {} turned away: too many {}", stream.peer(), limit);
@@ -83,7 +90,8 @@ bool Server::admit(rt::Stream& stream) {
 
 // A client from beginning to end.
 rt::Task<> Server::serve(std::unique_ptr<rt::Stream> stream) {
-  Client client{.source = stream->source(), .name = "nbd " + stream->peer(), .handshaking = stream.get()};
+  Client client{
+      .source = stream->source(), .name = "nbd " + stream->peer(), .handshaking = stream.get()};
   const uint64_t id = next_client_++;
   clients_[id] = &client;
   ++per_source_[client.source];
@@ -106,7 +114,8 @@ rt::Task<std::optional<Negotiated>> Server::negotiate(rt::Stream& stream, Client
 }
 
 // Moves to the volume's core, serves, comes back.
-rt::Task<> Server::transmit(std::unique_ptr<rt::Stream> stream, Negotiated negotiated, Client& client) {
+rt::Task<> Server::transmit(std::unique_ptr<rt::Stream> stream, Negotiated negotiated,
+                            Client& client) {
   volume::Volume& volume = negotiated.open->volume();
   rt::Core& core = volume.core();
   auto detached = stream->detach();
@@ -114,7 +123,9 @@ rt::Task<> Server::transmit(std::unique_ptr<rt::Stream> stream, Negotiated negot
   co_await rt::hop(core);
   {
     Connection connection(core, core.net().adopt(std::move(detached)), volume,
-                          {.structured = negotiated.structured, .allocation = negotiated.allocation, .read_only = negotiated.open->read_only()},
+                          {.structured = negotiated.structured,
+                           .allocation = negotiated.allocation,
+                           .read_only = negotiated.open->read_only()},
                           shares_[core.index()], client.name);
     co_await rt::hop(control_);
     client.core = &core;

@@ -51,7 +51,7 @@ class Server {
   // One client from accept() to the end. Lives in the frame of serve().
   struct Client {
     std::string source;
-    std::string name;                  // for people
+    std::string name;                   // for people
     rt::Stream* handshaking = nullptr;  // until the transmission phase
     rt::Core* core = nullptr;           // then these two
     Connection* connection = nullptr;

@@ -13,10 +13,11 @@ namespace duplex::nbd {
 
 class FakeVolume final : public volume::Volume {
  public:
-  FakeVolume(std::string name, uint64_t bytes, rt::Core& core) : name_(std::move(name)), data_(bytes), core_(core) {}
+  FakeVolume(std::string name, uint64_t bytes, rt::Core& core)
+      : name_(std::move(name)), data_(bytes), core_(core) {}
 
-  rt::Micros delay = 0;           // of every request
-  std::optional<Code> failure;    // of every request
+  rt::Micros delay = 0;            // of every request
+  std::optional<Code> failure;     // of every request
   std::vector<std::string> calls;  // what arrived, in order
   size_t running = 0;
   size_t most_running = 0;
@@ -34,7 +35,8 @@ class FakeVolume final : public volume::Volume {
     std::copy_n(data_.data() + offset, into.size(), into.data());
     co_return Result<void>();
   }
-  rt::Task<Result<void>> write(uint64_t offset, std::span<const std::byte> from, bool fua) override {
+  rt::Task<Result<void>> write(uint64_t offset, std::span<const std::byte> from,
+                               bool fua) override {
     CO_TRY(co_await begin("write", offset, from.size(), fua));
     std::ranges::copy(from, data_.data() + offset);
     co_return Result<void>();
@@ -51,7 +53,8 @@ class FakeVolume final : public volume::Volume {
   rt::Task<Result<void>> flush() override { return begin("flush", 0, 0, false); }
   rt::Task<Result<std::vector<volume::StatusRun>>> status(ByteRange range, size_t limit) override {
     CO_TRY(co_await begin("status", range.offset, range.length, false));
-    std::vector<volume::StatusRun> runs = {{range.length - range.length / 2, false, false}, {range.length / 2, true, true}};
+    std::vector<volume::StatusRun> runs = {{range.length - range.length / 2, false, false},
+                                           {range.length / 2, true, true}};
     runs.resize(std::min(runs.size(), limit));
     co_return runs;
   }
@@ -84,7 +87,8 @@ class FakeExports final : public volume::Exports {
 
   std::vector<volume::VolumeSummary> list() const override {
     std::vector<volume::VolumeSummary> all;
-    for (const auto& [name, volume] : volumes_) all.push_back({volume->number(), name, volume->size_bytes()});
+    for (const auto& [name, volume] : volumes_)
+      all.push_back({volume->number(), name, volume->size_bytes()});
     return all;
   }
   Result<volume::VolumeSummary> find(const std::string& name) const override {

@@ -19,7 +19,8 @@ int transfer(const rt::FileOp& op, int fd) {
     std::byte* at = op.data.data() + done;
     const size_t left = op.data.size() - done;
     const auto offset = static_cast<off_t>(op.offset + done);
-    const ssize_t moved = op.kind == rt::FileOp::Kind::kRead ? pread(fd, at, left, offset) : pwrite(fd, at, left, offset);
+    const ssize_t moved = op.kind == rt::FileOp::Kind::kRead ? pread(fd, at, left, offset)
+                                                             : pwrite(fd, at, left, offset);
     if (moved < 0 && errno == EINTR) continue;
     if (moved < 0) return errno;
     if (moved == 0) return EIO;  // end of file, or a device that takes nothing
@@ -51,8 +52,8 @@ int zero_mode(rt::FileOp::Kind kind) {
 int write_zeroes(int fd, uint64_t offset, uint64_t length) {
   // Anonymous memory is zero and aligned, and costs one page table entry per page of the piece.
   constexpr uint64_t kPiece = kMiB;
-  static std::byte* const zeroes = static_cast<std::byte*>(
-      mmap(nullptr, kPiece, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  static std::byte* const zeroes =
+      static_cast<std::byte*>(mmap(nullptr, kPiece, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   while (length > 0) {
     rt::FileOp op;
     op.kind = rt::FileOp::Kind::kWrite;
@@ -68,15 +69,19 @@ int write_zeroes(int fd, uint64_t offset, uint64_t length) {
 int run_blocking(const rt::FileOp& op, int fd) {
   switch (op.kind) {
     case rt::FileOp::Kind::kRead:
-    case rt::FileOp::Kind::kWrite: return transfer(op, fd);
-    case rt::FileOp::Kind::kFlush: return fdatasync(fd) == 0 ? 0 : errno;
+    case rt::FileOp::Kind::kWrite:
+      return transfer(op, fd);
+    case rt::FileOp::Kind::kFlush:
+      return fdatasync(fd) == 0 ? 0 : errno;
     case rt::FileOp::Kind::kZero:
     case rt::FileOp::Kind::kZeroNoUnmap:
-    case rt::FileOp::Kind::kZeroFast: break;
+    case rt::FileOp::Kind::kZeroFast:
+      break;
   }
   int result = 0;
   do {
-    result = fallocate(fd, zero_mode(op.kind), static_cast<off_t>(op.offset), static_cast<off_t>(op.length));
+    result = fallocate(fd, zero_mode(op.kind), static_cast<off_t>(op.offset),
+                       static_cast<off_t>(op.length));
   } while (result != 0 && errno == EINTR);
   if (result == 0) return 0;
   if (errno != EOPNOTSUPP || op.kind == rt::FileOp::Kind::kZeroFast) return errno;

@@ -25,8 +25,8 @@ struct Socket {
   int fd = -1;
   rt::StreamOp* receiving = nullptr;
   rt::StreamOp* sending = nullptr;
-  msghdr message{};            // of the send in flight
-  uint32_t armed_events = 0;   // epoll engine: events this descriptor is registered for
+  msghdr message{};           // of the send in flight
+  uint32_t armed_events = 0;  // epoll engine: events this descriptor is registered for
 };
 
 // Somebody who waits for a descriptor to become readable, once (listeners, signals).
@@ -67,7 +67,9 @@ Result<std::unique_ptr<Engine>> make_uring_engine();
 Result<std::unique_ptr<Engine>> make_threads_engine(unsigned threads);
 
 // engine_data of a FileOp: descriptor in the upper half, bytes done in the lower one.
-inline void set_file_fd(rt::FileOp& op, int fd) { op.engine_data = uint64_t{static_cast<uint32_t>(fd)} << 32; }
+inline void set_file_fd(rt::FileOp& op, int fd) {
+  op.engine_data = uint64_t{static_cast<uint32_t>(fd)} << 32;
+}
 inline int file_fd(const rt::FileOp& op) { return static_cast<int>(op.engine_data >> 32); }
 inline uint32_t bytes_done(const rt::FileOp& op) { return static_cast<uint32_t>(op.engine_data); }
 inline void add_done(rt::FileOp& op, uint32_t bytes) { op.engine_data += bytes; }

@@ -3,6 +3,7 @@
 //   page cache    (no O_DIRECT) tried inside the call without blocking, else by the engine
 //   O_DIRECT      by the engine
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <sys/file.h>
@@ -14,8 +15,6 @@
 
 #include <cerrno>
 
-#include <fmt/format.h>
-
 #include "os/reactor.h"
 
 namespace duplex::os {
@@ -25,7 +24,8 @@ enum class Path : uint8_t { kInline, kCached, kEngine };
 
 class OsFile final : public rt::File {
  public:
-  OsFile(int fd, Path path, Engine& engine, rt::FileInfo info) : fd_(fd), path_(path), engine_(engine), info_(std::move(info)) {}
+  OsFile(int fd, Path path, Engine& engine, rt::FileInfo info)
+      : fd_(fd), path_(path), engine_(engine), info_(std::move(info)) {}
   ~OsFile() override { close(fd_); }
 
   bool start(rt::FileOp& op) override {
@@ -51,7 +51,8 @@ class OsFile final : public rt::File {
     if (!read && op.kind != rt::FileOp::Kind::kWrite) return false;
     const iovec part{op.data.data(), op.data.size()};
     const auto offset = static_cast<off_t>(op.offset);
-    const ssize_t moved = read ? preadv2(fd_, &part, 1, offset, RWF_NOWAIT) : pwritev2(fd_, &part, 1, offset, RWF_NOWAIT);
+    const ssize_t moved = read ? preadv2(fd_, &part, 1, offset, RWF_NOWAIT)
+                               : pwritev2(fd_, &part, 1, offset, RWF_NOWAIT);
     if (moved > 0) add_done(op, static_cast<uint32_t>(moved));
     if (bytes_done(op) != op.data.size()) {
       set_file_fd(op, fd_);  // from the start again
@@ -70,7 +71,8 @@ class OsFile final : public rt::File {
 Result<uint64_t> size_of(int fd, bool block_device, const std::string& path) {
   if (block_device) {
     uint64_t bytes = 0;
-    if (ioctl(fd, BLKGETSIZE64, &bytes) != 0) return std::unexpected(system_error(errno, "read the size of " + path));
+    if (ioctl(fd, BLKGETSIZE64, &bytes) != 0)
+      return std::unexpected(system_error(errno, "read the size of " + path));
     return bytes;
   }
   struct stat status{};
@@ -85,7 +87,8 @@ rt::Task<Result<uint64_t>> OsFile::refresh() {
 }
 
 rt::Task<Result<void>> OsFile::resize(uint64_t bytes) {
-  if (ftruncate(fd_, static_cast<off_t>(bytes)) != 0) co_return std::unexpected(system_error(errno, "resize " + info_.path));
+  if (ftruncate(fd_, static_cast<off_t>(bytes)) != 0)
+    co_return std::unexpected(system_error(errno, "resize " + info_.path));
   info_.size = bytes;
   co_return Result<void>();
 }
@@ -93,18 +96,21 @@ rt::Task<Result<void>> OsFile::resize(uint64_t bytes) {
 Result<void> OsFile::lock() {
   if (flock(fd_, LOCK_EX | LOCK_NB) == 0) return {};
   if (errno != EWOULDBLOCK) return std::unexpected(system_error(errno, "lock " + info_.path));
-  return fail(Code::kBusy, fmt::format("{} is in use by another process", info_.path), "stop the other array, or use another device");
+  return fail(Code::kBusy, fmt::format("{} is in use by another process", info_.path),
+              "stop the other array, or use another device");
 }
 
 bool is_tmpfs(int fd) {
   struct statfs status{};
-  return fstatfs(fd, &status) == 0 && (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
+  return fstatfs(fd, &status) == 0 &&
+         (status.f_type == TMPFS_MAGIC || status.f_type == RAMFS_MAGIC);
 }
 
-// Alignment O_DIRECT asks for; 4096 where the kernel does not say and the device has none of its own.
+// Alignment O_DIRECT asks for: a block device's own, else 4096.
 uint32_t direct_alignment(int fd, bool block_device) {
   int logical = 0;
-  if (block_device && ioctl(fd, BLKSSZGET, &logical) == 0 && logical > 0) return static_cast<uint32_t>(logical);
+  if (block_device && ioctl(fd, BLKSSZGET, &logical) == 0 && logical > 0)
+    return static_cast<uint32_t>(logical);
   return 4096;
 }
 
@@ -122,7 +128,9 @@ Result<int> open_descriptor(const std::string& path, const rt::OpenOptions& opti
   }
   if (fd < 0) {
     const int error = errno;
-    const std::string next = error == EACCES ? "run as a user who may open it" : error == ENOENT ? "check the path" : "";
+    const std::string next = error == EACCES   ? "run as a user who may open it"
+                             : error == ENOENT ? "check the path"
+                                               : "";
     return std::unexpected(system_error(error, "open " + path, next));
   }
   return fd;
@@ -148,7 +156,8 @@ int finish_creation(int fd, uint64_t bytes, const std::string& path) {
 
 }  // namespace
 
-rt::Task<Result<std::unique_ptr<rt::File>>> OsFiles::open(std::string path, rt::OpenOptions options) {
+rt::Task<Result<std::unique_ptr<rt::File>>> OsFiles::open(std::string path,
+                                                          rt::OpenOptions options) {
   bool direct = false;
   CO_TRY_ASSIGN(const int fd, open_descriptor(path, options, direct));
   struct stat status{};

@@ -22,7 +22,8 @@ struct Place {
 class DoorTest : public testing::TestWithParam<Place> {
  protected:
   void SetUp() override {
-    auto made = OsWorld::create({.reactors = 2, .engine = GetParam().engine, .arena_bytes = 2 << 20});
+    auto made =
+        OsWorld::create({.reactors = 2, .engine = GetParam().engine, .arena_bytes = 2 << 20});
     ASSERT_TRUE(made) << made.error().describe();
     world = std::move(*made);
     std::string pattern = std::string(GetParam().directory) + "/duplex-doors-XXXXXX";
@@ -40,7 +41,8 @@ class DoorTest : public testing::TestWithParam<Place> {
 };
 
 rt::Task<int> many_parallel_blocks(rt::Core& core, std::string path, bool direct) {
-  auto opened = co_await core.files().open(path, {.create = true, .create_bytes = 4 << 20, .direct = direct});
+  auto opened =
+      co_await core.files().open(path, {.create = true, .create_bytes = 4 << 20, .direct = direct});
   EXPECT_TRUE(opened) << opened.error().describe();
   rt::File& file = **opened;
   rt::TaskGroup tasks(core);
@@ -63,7 +65,9 @@ rt::Task<int> many_parallel_blocks(rt::Core& core, std::string path, bool direct
 
 TEST_P(DoorTest, SixtyFourBlocksAtOnceAreWrittenAndReadBack) {
   for (const bool direct : {true, false}) {
-    EXPECT_EQ(run_on(world->reactor(0), many_parallel_blocks(world->reactor(0), path(direct ? "d" : "b"), direct)), 0);
+    EXPECT_EQ(run_on(world->reactor(0),
+                     many_parallel_blocks(world->reactor(0), path(direct ? "d" : "b"), direct)),
+              0);
   }
 }
 
@@ -72,12 +76,14 @@ rt::Task<int> zeroing(rt::Core& core, std::string path) {
   rt::File& file = **opened;
   rt::Buffer block = core.buffers().get(8192);
   int failures = 0;
-  for (const auto kind : {rt::FileOp::Kind::kZero, rt::FileOp::Kind::kZeroNoUnmap, rt::FileOp::Kind::kZeroFast}) {
+  for (const auto kind :
+       {rt::FileOp::Kind::kZero, rt::FileOp::Kind::kZeroNoUnmap, rt::FileOp::Kind::kZeroFast}) {
     std::fill(block.span().begin(), block.span().end(), std::byte{7});
     failures += co_await file.write(4096, block.span()) != 0;
     failures += co_await file.zero(4096, 4096, kind) != 0;
     failures += co_await file.read(4096, block.span()) != 0;
-    failures += block.data()[0] != std::byte{0} || block.data()[4095] != std::byte{0} || block.data()[4096] != std::byte{7};
+    failures += block.data()[0] != std::byte{0} || block.data()[4095] != std::byte{0} ||
+                block.data()[4096] != std::byte{7};
   }
   co_return failures;
 }
@@ -88,7 +94,8 @@ TEST_P(DoorTest, ZeroingZeroesItsRangeAndNothingElse) {
 
 rt::Task<std::vector<int>> refusals(rt::Core& core, std::string path) {
   std::vector<int> errors;
-  auto file = co_await core.files().open(path, {.create = true, .exclusive = true, .create_bytes = 8192});
+  auto file =
+      co_await core.files().open(path, {.create = true, .exclusive = true, .create_bytes = 8192});
   EXPECT_TRUE(file);
   rt::Buffer block = core.buffers().get(4096);
   errors.push_back(co_await (*file)->read(8192, block.span()));
@@ -134,7 +141,8 @@ rt::Task<bool> talk(rt::Core& core, rt::Core& other, std::string address, size_t
   for (size_t i = 0; i < bytes; ++i) out[i] = static_cast<std::byte>(i * 7 + i / 251);
   struct Local {
     static rt::Task<> send(rt::Stream& stream, std::span<std::byte> out) {
-      iovec parts[2] = {{out.data(), out.size() / 2}, {out.data() + out.size() / 2, out.size() - out.size() / 2}};
+      iovec parts[2] = {{out.data(), out.size() / 2},
+                        {out.data() + out.size() / 2, out.size() - out.size() / 2}};
       EXPECT_EQ(co_await stream.send(parts), 0);
     }
   };
@@ -152,8 +160,10 @@ rt::Task<bool> talk(rt::Core& core, rt::Core& other, std::string address, size_t
 }
 
 TEST_P(DoorTest, ThirtyTwoMegabytesComeBackWholeFromAnotherCore) {
-  EXPECT_TRUE(run_on(world->control(), talk(world->control(), world->reactor(0), "unix:" + path("s"), 32 << 20)));
-  EXPECT_TRUE(run_on(world->control(), talk(world->control(), world->reactor(1), "tcp:127.0.0.1:0", 32 << 20)));
+  EXPECT_TRUE(run_on(world->control(),
+                     talk(world->control(), world->reactor(0), "unix:" + path("s"), 32 << 20)));
+  EXPECT_TRUE(run_on(world->control(),
+                     talk(world->control(), world->reactor(1), "tcp:127.0.0.1:0", 32 << 20)));
 }
 
 rt::Task<int64_t> shut_during_recv(rt::Core& core, std::string address) {
@@ -193,11 +203,13 @@ rt::Task<Code> close_during_accept(rt::Core& core, std::string address) {
 }
 
 TEST_P(DoorTest, ClosingAListenerEndsItsAccept) {
-  EXPECT_EQ(run_on(world->control(), close_during_accept(world->control(), "unix:" + path("l"))), Code::kShutdown);
+  EXPECT_EQ(run_on(world->control(), close_during_accept(world->control(), "unix:" + path("l"))),
+            Code::kShutdown);
   EXPECT_FALSE(std::filesystem::exists(path("l")));
 }
 
-rt::Task<Code> listen_code(rt::Core& core, std::string address, std::unique_ptr<rt::Listener>& keep) {
+rt::Task<Code> listen_code(rt::Core& core, std::string address,
+                           std::unique_ptr<rt::Listener>& keep) {
   auto listener = co_await core.net().listen(*rt::Address::parse(address));
   if (!listener) co_return listener.error().code();
   keep = std::move(*listener);
@@ -217,7 +229,8 @@ TEST_P(DoorTest, ALiveSocketIsBusyAndAStaleOneIsReplaced) {
   // A hard link keeps the file when the listener goes: that is what a crash leaves behind.
   std::filesystem::create_hard_link(path("live"), path("left"));
   run_on(world->control(), drop(first));
-  EXPECT_EQ(run_on(world->control(), listen_code(world->control(), "unix:" + path("left"), second)), Code::kState);
+  EXPECT_EQ(run_on(world->control(), listen_code(world->control(), "unix:" + path("left"), second)),
+            Code::kState);
   run_on(world->control(), drop(second));
 }
 
@@ -229,7 +242,8 @@ rt::Task<std::vector<int>> timer_order(rt::Core& core) {
       co_await rt::sleep_until(core.clock(), when);
       order.push_back(tag);
     }
-    static rt::Task<> timed(rt::Core& core, rt::Event& event, rt::Micros when, std::vector<int>& order) {
+    static rt::Task<> timed(rt::Core& core, rt::Event& event, rt::Micros when,
+                            std::vector<int>& order) {
       order.push_back(co_await event.wait_until(core.clock(), when) ? 100 : 101);
     }
   };
@@ -272,14 +286,20 @@ rt::Task<uint64_t> ping_pong(rt::Core& a, rt::Core& b, rt::Executor& store, int 
 }
 
 TEST_P(DoorTest, TasksHopBetweenCoresWithoutGettingLost) {
-  EXPECT_EQ(run_on(world->reactor(0), ping_pong(world->reactor(0), world->reactor(1), world->store(), 2000)), 6000u);
+  EXPECT_EQ(run_on(world->reactor(0),
+                   ping_pong(world->reactor(0), world->reactor(1), world->store(), 2000)),
+            6000u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Places, DoorTest,
-                         testing::Values(Place{EngineChoice::kUring, "/dev/shm"}, Place{EngineChoice::kUring, "/var/tmp"},
-                                         Place{EngineChoice::kThreads, "/dev/shm"}, Place{EngineChoice::kThreads, "/var/tmp"}),
+                         testing::Values(Place{EngineChoice::kUring, "/dev/shm"},
+                                         Place{EngineChoice::kUring, "/var/tmp"},
+                                         Place{EngineChoice::kThreads, "/dev/shm"},
+                                         Place{EngineChoice::kThreads, "/var/tmp"}),
                          [](const auto& param) {
-                           return std::string(param.param.engine == EngineChoice::kUring ? "uring" : "threads") +
+                           return std::string(param.param.engine == EngineChoice::kUring
+                                                  ? "uring"
+                                                  : "threads") +
                                   (param.param.directory[1] == 'd' ? "_tmpfs" : "_disk");
                          });
 

@@ -13,7 +13,8 @@ namespace duplex::os {
 
 rt::Micros OsClock::now() const {
   const auto time = std::chrono::steady_clock::now().time_since_epoch();
-  return static_cast<rt::Micros>(std::chrono::duration_cast<std::chrono::microseconds>(time).count());
+  return static_cast<rt::Micros>(
+      std::chrono::duration_cast<std::chrono::microseconds>(time).count());
 }
 
 int64_t OsClock::wall_us() const {
@@ -33,7 +34,10 @@ uint64_t OsRng::next() {
 Reactor::Reactor(size_t index, std::unique_ptr<Engine> engine, size_t arena_bytes, bool background)
     : index_(index), engine_(std::move(engine)), buffers_(arena_bytes), batch_class_(background) {
   if (!buffers_.arena().empty() && !engine_->register_arena(buffers_.arena())) {
-    log_warning("reactor {}: data buffers are not registered with io_uring (raise RLIMIT_MEMLOCK); it works, a little slower", index_);
+    log_warning(
+        "reactor {}: data buffers are not registered with io_uring (raise RLIMIT_MEMLOCK); it "
+        "works, a little slower",
+        index_);
   }
 }
 
@@ -70,7 +74,8 @@ void Reactor::post(rt::Work& work) {
   rt::Work* head = posted_.load(std::memory_order_relaxed);
   do {
     work.next_work = head;
-  } while (!posted_.compare_exchange_weak(head, &work, std::memory_order_seq_cst, std::memory_order_relaxed));
+  } while (!posted_.compare_exchange_weak(head, &work, std::memory_order_seq_cst,
+                                          std::memory_order_relaxed));
   if (asleep_.load(std::memory_order_seq_cst)) engine_->wake();
 }
 
@@ -107,7 +112,9 @@ void Reactor::loop() {
     run_all(ready_);
     Queue ending = std::exchange(deferred_, {});
     run_all(ending);
-    if (stopping_.load(std::memory_order_relaxed) && ready_.first == nullptr && deferred_.first == nullptr) return;
+    if (stopping_.load(std::memory_order_relaxed) && ready_.first == nullptr &&
+        deferred_.first == nullptr)
+      return;
     wait_for_events();
     if (timers_.next()) {
       const rt::Micros now = clock_.now();

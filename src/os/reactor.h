@@ -44,7 +44,8 @@ class OsFiles final : public rt::Files {
  public:
   explicit OsFiles(Reactor& reactor) : reactor_(reactor) {}
   // Opening may block for a moment (a sleeping disk): called on the control core and at start.
-  rt::Task<Result<std::unique_ptr<rt::File>>> open(std::string path, rt::OpenOptions options) override;
+  rt::Task<Result<std::unique_ptr<rt::File>>> open(std::string path,
+                                                   rt::OpenOptions options) override;
   rt::Task<Result<void>> remove(std::string path) override;
 
  private:

@@ -26,7 +26,8 @@ struct Detached {
 };
 
 template <class T>
-Detached run(rt::Executor& executor, rt::Task<T> task, std::optional<T>& result, std::binary_semaphore& done) {
+Detached run(rt::Executor& executor, rt::Task<T> task, std::optional<T>& result,
+             std::binary_semaphore& done) {
   co_await rt::hop(executor);
   result.emplace(co_await std::move(task));
   co_await rt::hop(executor);  // the caller may go on only when the task has left its last executor

@@ -20,7 +20,8 @@ class OsSyncFile final : public rt::SyncFile {
   int64_t read(uint64_t offset, std::span<std::byte> into) override {
     size_t done = 0;
     while (done < into.size()) {
-      const ssize_t got = pread(fd_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
+      const ssize_t got =
+          pread(fd_, into.data() + done, into.size() - done, static_cast<off_t>(offset + done));
       if (got < 0 && errno == EINTR) continue;
       if (got < 0) return -errno;
       if (got == 0) break;
@@ -39,8 +40,12 @@ class OsSyncFile final : public rt::SyncFile {
     return 0;
   }
   int sync() override { return fdatasync(fd_) == 0 ? 0 : errno; }
-  int truncate(uint64_t bytes) override { return ftruncate(fd_, static_cast<off_t>(bytes)) == 0 ? 0 : errno; }
-  int reserve(uint64_t bytes) override { return posix_fallocate(fd_, 0, static_cast<off_t>(bytes)); }
+  int truncate(uint64_t bytes) override {
+    return ftruncate(fd_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
+  }
+  int reserve(uint64_t bytes) override {
+    return posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
+  }
   int64_t size() override {
     struct stat status{};
     return fstat(fd_, &status) == 0 ? static_cast<int64_t>(status.st_size) : -errno;

@@ -68,7 +68,8 @@ class FilePool {
         done_last_ = op;
       }
       const uint64_t one = 1;
-      if (first_done) [[maybe_unused]] const ssize_t written = write(event_fd_, &one, sizeof one);
+      if (first_done) [[maybe_unused]]
+        const ssize_t written = write(event_fd_, &one, sizeof one);
     }
   }
 
@@ -102,7 +103,8 @@ class ThreadsEngine final : public Engine {
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.u64 = 0;
-    if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, event_fd_, &event) != 0) return std::unexpected(system_error(errno, "epoll_ctl"));
+    if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, event_fd_, &event) != 0)
+      return std::unexpected(system_error(errno, "epoll_ctl"));
     pool_ = std::make_unique<FilePool>(threads, event_fd_);
     return {};
   }
@@ -172,7 +174,8 @@ class ThreadsEngine final : public Engine {
 
  private:
   void arm(Socket& socket) {
-    const uint32_t wanted = (socket.receiving != nullptr ? EPOLLIN | EPOLLRDHUP : 0) | (socket.sending != nullptr ? EPOLLOUT : 0);
+    const uint32_t wanted = (socket.receiving != nullptr ? EPOLLIN | EPOLLRDHUP : 0) |
+                            (socket.sending != nullptr ? EPOLLOUT : 0);
     epoll_event event{};
     event.events = wanted | EPOLLONESHOT;
     event.data.u64 = reinterpret_cast<uint64_t>(&socket);

@@ -19,7 +19,14 @@ namespace {
 constexpr unsigned kRingEntries = 1024;
 
 // Low bits of user_data say what a completion is about; the rest is the pointer.
-enum class Kind : uint64_t { kFile = 0, kReceive = 1, kSend = 2, kReadable = 3, kWake = 4, kIgnore = 5 };
+enum class Kind : uint64_t {
+  kFile = 0,
+  kReceive = 1,
+  kSend = 2,
+  kReadable = 3,
+  kWake = 4,
+  kIgnore = 5
+};
 
 class UringEngine final : public Engine {
  public:
@@ -73,11 +80,14 @@ class UringEngine final : public Engine {
           io_uring_prep_write(sqe, fd, at, left, offset);
         }
         break;
-      case rt::FileOp::Kind::kFlush: io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC); break;
+      case rt::FileOp::Kind::kFlush:
+        io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+        break;
       case rt::FileOp::Kind::kZero:
       case rt::FileOp::Kind::kZeroNoUnmap:
       case rt::FileOp::Kind::kZeroFast:
-        io_uring_prep_fallocate(sqe, fd, zero_mode(op.kind), static_cast<off_t>(op.offset), static_cast<off_t>(op.length));
+        io_uring_prep_fallocate(sqe, fd, zero_mode(op.kind), static_cast<off_t>(op.offset),
+                                static_cast<off_t>(op.length));
         break;
     }
     tag(sqe, &op, Kind::kFile);
@@ -114,7 +124,8 @@ class UringEngine final : public Engine {
     wait.armed = false;
     cancelled_.push_back(&wait);
     io_uring_sqe* sqe = next_sqe();
-    io_uring_prep_poll_remove(sqe, reinterpret_cast<uint64_t>(&wait) | static_cast<uint64_t>(Kind::kReadable));
+    io_uring_prep_poll_remove(
+        sqe, reinterpret_cast<uint64_t>(&wait) | static_cast<uint64_t>(Kind::kReadable));
     sqe->user_data = static_cast<uint64_t>(Kind::kIgnore);
     // The waiter may go away after this call, so its completion must be seen first.
     while (!cancelled_.empty()) this->wait(true, 1000);
@@ -149,7 +160,9 @@ class UringEngine final : public Engine {
   }
 
  private:
-  bool in_arena(const std::byte* at) const { return at >= arena_.data() && at < arena_.data() + arena_.size(); }
+  bool in_arena(const std::byte* at) const {
+    return at >= arena_.data() && at < arena_.data() + arena_.size();
+  }
 
   io_uring_sqe* next_sqe() {
     io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
@@ -186,14 +199,18 @@ class UringEngine final : public Engine {
   void complete(uint64_t data, int result) {
     void* object = reinterpret_cast<void*>(data & ~uint64_t{7});
     switch (static_cast<Kind>(data & 7)) {
-      case Kind::kFile: complete_file(*static_cast<rt::FileOp*>(object), result); break;
+      case Kind::kFile:
+        complete_file(*static_cast<rt::FileOp*>(object), result);
+        break;
       case Kind::kReceive: {
         rt::StreamOp& op = *std::exchange(static_cast<Socket*>(object)->receiving, nullptr);
         op.result = result;
         op.done(op);
         break;
       }
-      case Kind::kSend: complete_send(*static_cast<Socket*>(object), result); break;
+      case Kind::kSend:
+        complete_send(*static_cast<Socket*>(object), result);
+        break;
       case Kind::kReadable: {
         auto& wait = *static_cast<ReadableWait*>(object);
         if (std::erase(cancelled_, &wait) > 0) break;
@@ -201,8 +218,11 @@ class UringEngine final : public Engine {
         wait.done(wait);
         break;
       }
-      case Kind::kWake: arm_wake(); break;
-      case Kind::kIgnore: break;
+      case Kind::kWake:
+        arm_wake();
+        break;
+      case Kind::kIgnore:
+        break;
     }
   }
 
@@ -215,7 +235,8 @@ class UringEngine final : public Engine {
       result = 0;
     } else if (transfer && result == 0) {
       result = -EIO;  // the end of the file lies inside the range
-    } else if (result == -EOPNOTSUPP && (op.kind == rt::FileOp::Kind::kZero || op.kind == rt::FileOp::Kind::kZeroNoUnmap)) {
+    } else if (result == -EOPNOTSUPP &&
+               (op.kind == rt::FileOp::Kind::kZero || op.kind == rt::FileOp::Kind::kZeroNoUnmap)) {
       // Rare (a file system without hole punching): done in place, blocking.
       result = -write_zeroes(file_fd(op), op.offset, op.length);
     }

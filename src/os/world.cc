@@ -19,7 +19,9 @@ namespace {
 // The store's executor: one thread that may block.
 class BlockingExecutor final : public rt::Executor {
  public:
-  BlockingExecutor() : thread_([this] { loop(); }) { pthread_setname_np(thread_.native_handle(), "store"); }
+  BlockingExecutor() : thread_([this] { loop(); }) {
+    pthread_setname_np(thread_.native_handle(), "store");
+  }
   ~BlockingExecutor() override {
     {
       const std::lock_guard lock(mutex_);
@@ -83,7 +85,8 @@ class OsWorldImpl final : public OsWorld {
     if (choice == EngineChoice::kAuto) {
       const auto probe = make_uring_engine();
       choice = probe ? EngineChoice::kUring : EngineChoice::kThreads;
-      if (!probe) reason = fmt::format(" because io_uring is not available: {}", probe.error().message());
+      if (!probe)
+        reason = fmt::format(" because io_uring is not available: {}", probe.error().message());
     }
     for (size_t i = 0; i <= options.reactors; ++i) {
       TRY_ASSIGN(auto engine, make_engine(choice));
@@ -91,8 +94,10 @@ class OsWorldImpl final : public OsWorld {
       const size_t arena = i == 0 ? 0 : round_down(options.arena_bytes / options.reactors, kMiB);
       cores_.push_back(std::make_unique<Reactor>(i, std::move(engine), arena, i != 0));
     }
-    log_info("engine {}{}, {} reactor{}", engine_name(), reason, options.reactors, options.reactors == 1 ? "" : "s");
-    for (size_t i = 0; i < cores_.size(); ++i) cores_[i]->start(i == 0 ? "control" : fmt::format("reactor-{}", i));
+    log_info("engine {}{}, {} reactor{}", engine_name(), reason, options.reactors,
+             options.reactors == 1 ? "" : "s");
+    for (size_t i = 0; i < cores_.size(); ++i)
+      cores_[i]->start(i == 0 ? "control" : fmt::format("reactor-{}", i));
     return {};
   }
 
@@ -112,7 +117,8 @@ class OsWorldImpl final : public OsWorld {
 }  // namespace
 
 Result<std::unique_ptr<OsWorld>> OsWorld::create(OsOptions options) {
-  if (options.reactors < 1 || options.reactors > 64) return fail(Code::kInvalid, "reactors must be 1 to 64");
+  if (options.reactors < 1 || options.reactors > 64)
+    return fail(Code::kInvalid, "reactors must be 1 to 64");
   auto world = std::make_unique<OsWorldImpl>();
   TRY(world->start(options));
   return std::unique_ptr<OsWorld>(std::move(world));

@@ -14,7 +14,7 @@ namespace duplex::os {
 enum class EngineChoice { kAuto, kUring, kThreads };
 
 struct OsOptions {
-  size_t reactors = 1;                  // 1..64
+  size_t reactors = 1;  // 1..64
   EngineChoice engine = EngineChoice::kAuto;
   size_t arena_bytes = size_t{8} << 20;  // registered data buffers, shared out over the reactors
 };

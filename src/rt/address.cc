@@ -46,7 +46,8 @@ bool Address::is_local() const {
   while (true) {
     const size_t dot = rest.find('.');
     const auto number = parse_number(rest.substr(0, dot));
-    if (!number || *number > 255 || rest.starts_with("0x") || (parts == 0 && *number != 127)) return false;
+    if (!number || *number > 255 || rest.starts_with("0x") || (parts == 0 && *number != 127))
+      return false;
     ++parts;
     if (dot == std::string_view::npos) return parts == 4;
     rest.remove_prefix(dot + 1);

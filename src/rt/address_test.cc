@@ -6,7 +6,8 @@ namespace duplex::rt {
 namespace {
 
 TEST(Address, BothKindsAreReadAndPrinted) {
-  for (const char* text : {"unix:/run/duplex/nbd.sock", "tcp:127.0.0.1:10809", "tcp:[::1]:10809", "tcp:host.example:0"}) {
+  for (const char* text : {"unix:/run/duplex/nbd.sock", "tcp:127.0.0.1:10809", "tcp:[::1]:10809",
+                           "tcp:host.example:0"}) {
     const auto address = Address::parse(text);
     ASSERT_TRUE(address) << text;
     EXPECT_EQ(address->to_string(), text);
@@ -14,7 +15,9 @@ TEST(Address, BothKindsAreReadAndPrinted) {
 }
 
 TEST(Address, NonsenseIsRefusedWithTheForm) {
-  for (const std::string& text : {std::string("unix:"), std::string("tcp:x"), std::string("tcp::1"), std::string("tcp:h:65536"), std::string("tcp:h:"), std::string("http://x"), "unix:" + std::string(108, 'x')}) {
+  for (const std::string& text : {std::string("unix:"), std::string("tcp:x"), std::string("tcp::1"),
+                                  std::string("tcp:h:65536"), std::string("tcp:h:"),
+                                  std::string("http://x"), "unix:" + std::string(108, 'x')}) {
     const auto address = Address::parse(text);
     ASSERT_FALSE(address) << text;
     EXPECT_EQ(address.error().next(), "use unix:PATH or tcp:HOST:PORT");
@@ -22,10 +25,13 @@ TEST(Address, NonsenseIsRefusedWithTheForm) {
 }
 
 TEST(Address, OnlyRealLoopbackCountsAsLocal) {
-  for (const char* text : {"unix:/x", "tcp:127.0.0.1:1", "tcp:127.255.0.1:1", "tcp:localhost:1", "tcp:[::1]:1"}) {
+  for (const char* text :
+       {"unix:/x", "tcp:127.0.0.1:1", "tcp:127.255.0.1:1", "tcp:localhost:1", "tcp:[::1]:1"}) {
     EXPECT_TRUE(Address::parse(text)->is_local()) << text;
   }
-  for (const char* text : {"tcp:0.0.0.0:1", "tcp:127.evil.example:1", "tcp:128.0.0.1:1", "tcp:127.0.0:1", "tcp:127.0.0.1.example:1", "tcp:[::]:1", "tcp:127.0.0.256:1"}) {
+  for (const char* text :
+       {"tcp:0.0.0.0:1", "tcp:127.evil.example:1", "tcp:128.0.0.1:1", "tcp:127.0.0:1",
+        "tcp:127.0.0.1.example:1", "tcp:[::]:1", "tcp:127.0.0.256:1"}) {
     EXPECT_FALSE(Address::parse(text)->is_local()) << text;
   }
 }

@@ -24,7 +24,8 @@ size_t bytes_of(uint8_t cls) { return kSmallest << cls; }
 BufferPool::BufferPool(size_t arena_bytes, size_t keep_bytes) : keep_bytes_(keep_bytes) {
   ASSERT(arena_bytes % kSlab == 0);
   if (arena_bytes == 0) return;
-  void* memory = mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* memory =
+      mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory != MAP_FAILED) arena_ = {static_cast<std::byte*>(memory), arena_bytes};
 }
 

@@ -22,7 +22,10 @@ class Buffer {
  public:
   Buffer() = default;
   Buffer(Buffer&& o) noexcept
-      : pool_(std::exchange(o.pool_, nullptr)), data_(std::exchange(o.data_, nullptr)), size_(std::exchange(o.size_, 0)), class_(o.class_) {}
+      : pool_(std::exchange(o.pool_, nullptr)),
+        data_(std::exchange(o.data_, nullptr)),
+        size_(std::exchange(o.size_, 0)),
+        class_(o.class_) {}
   Buffer& operator=(Buffer&& o) noexcept {
     if (this != &o) {
       reset();
@@ -80,10 +83,10 @@ class BufferPool {
   std::byte* carve(uint8_t cls);
 
   std::span<std::byte> arena_;
-  size_t carved_ = 0;                          // bytes of the arena given out for the first time
-  std::span<std::byte> slab_{};                // rest of the 1 MiB slab small classes are cut from
+  size_t carved_ = 0;            // bytes of the arena given out for the first time
+  std::span<std::byte> slab_{};  // rest of the 1 MiB slab small classes are cut from
   size_t keep_bytes_;
-  size_t kept_bytes_ = 0;                      // heap bytes in the free lists
+  size_t kept_bytes_ = 0;  // heap bytes in the free lists
   std::array<FreeBlock*, kClasses> free_{};
 };
 

@@ -11,7 +11,8 @@ namespace {
 TEST(BufferPool, BuffersAreAlignedAndDoNotOverlap) {
   BufferPool pool(4 << 20);
   std::vector<Buffer> held;
-  for (size_t bytes : {size_t{1}, size_t{4096}, size_t{4097}, size_t{65536}, size_t{1} << 20, size_t{3} << 20, BufferPool::kMaxBytes}) {
+  for (size_t bytes : {size_t{1}, size_t{4096}, size_t{4097}, size_t{65536}, size_t{1} << 20,
+                       size_t{3} << 20, BufferPool::kMaxBytes}) {
     for (int i = 0; i < 3; ++i) {
       Buffer buffer = pool.get(bytes);
       EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 4096, 0u);

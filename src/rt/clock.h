@@ -1,8 +1,8 @@
 // The first two doors: Clock and Rng.
 #pragma once
 
-#include <cstdint>
 #include <coroutine>
+#include <cstdint>
 
 #include "rt/executor.h"
 

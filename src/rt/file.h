@@ -19,10 +19,10 @@ namespace duplex::rt {
 
 struct FileOp {
   enum class Kind : uint8_t {
-    kRead,   // data.size() bytes at offset; reading past the end is EIO
-    kWrite,  // data.size() bytes at offset
-    kFlush,  // all writes that ended before the start of this are durable when it succeeds
-    kZero,   // the range reads as zeroes afterwards; may unmap it
+    kRead,         // data.size() bytes at offset; reading past the end is EIO
+    kWrite,        // data.size() bytes at offset
+    kFlush,        // all writes that ended before the start of this are durable when it succeeds
+    kZero,         // the range reads as zeroes afterwards; may unmap it
     kZeroNoUnmap,  // same, but its space stays allocated
     kZeroFast,     // kZero, but EOPNOTSUPP when it would have to write the zeroes
   };
@@ -41,11 +41,11 @@ struct FileOp {
 
 struct FileInfo {
   bool is_block_device = false;
-  bool is_direct = false;      // O_DIRECT: offset, size and address must be aligned
-  uint32_t alignment = 512;    // bytes; power of two, at most 4096
-  uint64_t size = 0;           // bytes at open or at the last refresh()
+  bool is_direct = false;    // O_DIRECT: offset, size and address must be aligned
+  uint32_t alignment = 512;  // bytes; power of two, at most 4096
+  uint64_t size = 0;         // bytes at open or at the last refresh()
   std::string path;
-  std::string engine;          // "io_uring", "threads", "inline", "simulated": for people
+  std::string engine;  // "io_uring", "threads", "inline", "simulated": for people
 };
 
 class File {
@@ -98,7 +98,8 @@ class File {
     op.kind = FileOp::Kind::kFlush;
     return op;
   }
-  [[nodiscard]] Await zero(uint64_t offset, uint64_t length, FileOp::Kind kind = FileOp::Kind::kZero) {
+  [[nodiscard]] Await zero(uint64_t offset, uint64_t length,
+                           FileOp::Kind kind = FileOp::Kind::kZero) {
     Await op(*this);
     op.kind = kind;
     op.offset = offset;
@@ -109,7 +110,7 @@ class File {
 
 struct OpenOptions {
   bool write = true;
-  bool create = false;        // regular file, durable with its entry; `exclusive`: must not exist
+  bool create = false;  // regular file, durable with its entry; `exclusive`: must not exist
   bool exclusive = false;
   uint64_t create_bytes = 0;  // size of a created file
   bool direct = true;         // O_DIRECT where the file system can; see FileInfo::is_direct

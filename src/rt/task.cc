@@ -9,8 +9,8 @@ namespace duplex::rt::detail {
 namespace {
 
 constexpr size_t kStep = 64;
-constexpr size_t kClasses = 64;          // frames up to 4 KiB are recycled
-constexpr size_t kKeptPerClass = 4096;   // at most 64 classes * 4096 blocks stay with a thread
+constexpr size_t kClasses = 64;         // frames up to 4 KiB are recycled
+constexpr size_t kKeptPerClass = 4096;  // at most 64 classes * 4096 blocks stay with a thread
 
 struct FreeBlock {
   FreeBlock* next;

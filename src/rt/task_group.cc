@@ -11,7 +11,9 @@ struct TaskGroup::RootPromise {
 
   RootPromise(TaskGroup& g, Task<>&) : group(g) {}
   static void* operator new(size_t bytes) { return detail::allocate_frame(bytes); }
-  static void operator delete(void* frame, size_t bytes) noexcept { detail::free_frame(frame, bytes); }
+  static void operator delete(void* frame, size_t bytes) noexcept {
+    detail::free_frame(frame, bytes);
+  }
 
   struct End {
     bool await_ready() const noexcept { return false; }

@@ -102,7 +102,8 @@ class Event {
 
   // co_await event.wait_until(clock, deadline): true if the event came, false on the deadline.
   struct TimedWait : Waiter, Timer {
-    TimedWait(Event& e, Clock& c, Micros d) : Timer(&TimedWait::expire), event(e), clock(c), until(d) {}
+    TimedWait(Event& e, Clock& c, Micros d)
+        : Timer(&TimedWait::expire), event(e), clock(c), until(d) {}
     bool await_ready() const { return event.set_; }
     void await_suspend(std::coroutine_handle<> h) {
       handle = h;

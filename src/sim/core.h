@@ -35,7 +35,8 @@ class SimRng final : public rt::Rng {
 class SimFiles final : public rt::Files {
  public:
   SimFiles(Machine& machine, SimExecutor& executor) : machine_(machine), executor_(executor) {}
-  rt::Task<Result<std::unique_ptr<rt::File>>> open(std::string path, rt::OpenOptions options) override;
+  rt::Task<Result<std::unique_ptr<rt::File>>> open(std::string path,
+                                                   rt::OpenOptions options) override;
   rt::Task<Result<void>> remove(std::string path) override;
 
  private:

@@ -28,21 +28,23 @@ std::unique_ptr<Image::Page> copy_of(const Image::Page* page) {
 }  // namespace
 
 void Image::read(uint64_t offset, std::span<std::byte> into) const {
-  for_pages(offset, into.size(), [&](uint64_t page, uint64_t inside, uint64_t done, uint64_t count) {
-    if (const Page* content = find(page)) {
-      std::memcpy(into.data() + done, content->data() + inside, count);
-    } else {
-      std::memset(into.data() + done, 0, count);
-    }
-  });
+  for_pages(offset, into.size(),
+            [&](uint64_t page, uint64_t inside, uint64_t done, uint64_t count) {
+              if (const Page* content = find(page)) {
+                std::memcpy(into.data() + done, content->data() + inside, count);
+              } else {
+                std::memset(into.data() + done, 0, count);
+              }
+            });
 }
 
 void Image::write(uint64_t offset, std::span<const std::byte> from) {
-  for_pages(offset, from.size(), [&](uint64_t page, uint64_t inside, uint64_t done, uint64_t count) {
-    auto& content = pages_[page];
-    if (!content) content = std::make_unique<Page>();
-    std::memcpy(content->data() + inside, from.data() + done, count);
-  });
+  for_pages(offset, from.size(),
+            [&](uint64_t page, uint64_t inside, uint64_t done, uint64_t count) {
+              auto& content = pages_[page];
+              if (!content) content = std::make_unique<Page>();
+              std::memcpy(content->data() + inside, from.data() + done, count);
+            });
 }
 
 void Image::zero(uint64_t offset, uint64_t length) {
@@ -67,7 +69,8 @@ void Image::put(uint64_t page, std::unique_ptr<Page> content) {
 
 std::vector<uint64_t> Image::present(uint64_t first, uint64_t end) const {
   std::vector<uint64_t> found;
-  for (auto it = pages_.lower_bound(first); it != pages_.end() && it->first < end; ++it) found.push_back(it->first);
+  for (auto it = pages_.lower_bound(first); it != pages_.end() && it->first < end; ++it)
+    found.push_back(it->first);
   return found;
 }
 
@@ -110,11 +113,14 @@ void DiskFile::apply_part(Image& image, const Change& change, uint64_t from, uin
   }
 }
 
-void DiskFile::apply(Image& image, const Change& change) const { apply_part(image, change, 0, change.length); }
+void DiskFile::apply(Image& image, const Change& change) const {
+  apply_part(image, change, 0, change.length);
+}
 
 // Some of the 512-byte units; long zeroings are torn at a few places only.
 void DiskFile::apply_torn(Image& image, const Change& change, Dice& dice) const {
-  const uint64_t unit = change.length > 64 * kPage ? change.length / 16 / kTornUnit * kTornUnit : kTornUnit;
+  const uint64_t unit =
+      change.length > 64 * kPage ? change.length / 16 / kTornUnit * kTornUnit : kTornUnit;
   uint64_t from = 0;
   while (from < change.length) {
     const uint64_t at = change.offset + from;
@@ -149,7 +155,9 @@ void DiskFile::tear_change(uint64_t number, Dice& dice) {
 }
 
 void DiskFile::flush(uint64_t point) {
-  const auto covered = [&](const Change& change) { return change.ended && change.ended_at < point; };
+  const auto covered = [&](const Change& change) {
+    return change.ended && change.ended_at < point;
+  };
   if (std::all_of(changes_.begin(), changes_.end(), covered)) {
     changes_.clear();
     durable_.clear();
@@ -161,7 +169,8 @@ void DiskFile::flush(uint64_t point) {
   for (Change& change : changes_) {
     if (covered(change)) order.push_back(&change);
   }
-  std::sort(order.begin(), order.end(), [](const Change* a, const Change* b) { return a->ended_at < b->ended_at; });
+  std::sort(order.begin(), order.end(),
+            [](const Change* a, const Change* b) { return a->ended_at < b->ended_at; });
   Image base;
   for (const auto& [page, content] : durable_) base.put(page, copy_of(content.get()));
   for (const Change* change : order) {
@@ -184,7 +193,8 @@ void DiskFile::truncate(uint64_t size) {
     for (auto& [page, content] : durable_) {
       if (page * kPage >= size) content = nullptr;
     }
-    std::erase_if(changes_, [&](const Change& change) { return change.ended && change.offset >= size; });
+    std::erase_if(changes_,
+                  [&](const Change& change) { return change.ended && change.offset >= size; });
   }
   size_ = size;
 }

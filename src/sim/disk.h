@@ -58,14 +58,14 @@ struct Toll {
 
 // What can go wrong with one file. All off at first; a test sets the fields.
 struct DiskFaults {
-  double read_error = 0;    // probability per operation
-  double write_error = 0;   // the change may be applied, torn or not
-  double flush_error = 0;   // and the cache is lost (see cache_lost below)
+  double read_error = 0;   // probability per operation
+  double write_error = 0;  // the change may be applied, torn or not
+  double flush_error = 0;  // and the cache is lost (see cache_lost below)
   double zero_error = 0;
-  double slow = 0;          // probability of 10 ms to 5 s instead of microseconds
-  bool gone = false;        // every operation: ENXIO; opening: ENOENT
-  bool full = false;        // writes to pages that hold nothing yet: ENOSPC
-  bool lying_flush = false; // flushes say yes and do nothing
+  double slow = 0;           // probability of 10 ms to 5 s instead of microseconds
+  bool gone = false;         // every operation: ENXIO; opening: ENOENT
+  bool full = false;         // writes to pages that hold nothing yet: ENOSPC
+  bool lying_flush = false;  // flushes say yes and do nothing
   // Called when unflushed changes are lost while the machine runs.
   void (*cache_lost)(void* object) = nullptr;
   void* object = nullptr;
@@ -73,7 +73,8 @@ struct DiskFaults {
 
 class DiskFile {
  public:
-  DiskFile(std::string path, uint64_t size, bool block_device) : path_(std::move(path)), size_(size), block_device_(block_device) {}
+  DiskFile(std::string path, uint64_t size, bool block_device)
+      : path_(std::move(path)), size_(size), block_device_(block_device) {}
 
   const std::string& path() const { return path_; }
   uint64_t size() const { return size_; }

@@ -15,7 +15,7 @@ class SimFile;
 // An operation in flight, kept in FileOp::engine_data as an index of the file's table.
 struct InFlight {
   rt::FileOp* op = nullptr;
-  uint64_t change = 0;      // of a write or zero
+  uint64_t change = 0;  // of a write or zero
   uint64_t flush_point = 0;
   int error = 0;
   bool torn = false;
@@ -42,7 +42,8 @@ class SimFile final : public rt::File {
   }
   Result<void> lock() override {
     if (file_.locked_by != nullptr && file_.locked_by != this) {
-      return fail(Code::kBusy, info_.path + " is in use by another process", "stop the other array, or use another device");
+      return fail(Code::kBusy, info_.path + " is in use by another process",
+                  "stop the other array, or use another device");
     }
     file_.locked_by = this;
     return {};
@@ -65,7 +66,8 @@ class SimFile final : public rt::File {
 };
 
 bool is_zeroing(rt::FileOp::Kind kind) {
-  return kind == rt::FileOp::Kind::kZero || kind == rt::FileOp::Kind::kZeroNoUnmap || kind == rt::FileOp::Kind::kZeroFast;
+  return kind == rt::FileOp::Kind::kZero || kind == rt::FileOp::Kind::kZeroNoUnmap ||
+         kind == rt::FileOp::Kind::kZeroFast;
 }
 
 // What a real device would refuse, the simulator takes as a bug of the caller.
@@ -95,10 +97,14 @@ int SimFile::draw_error(const rt::FileOp& op) {
     return EIO;
   };
   switch (op.kind) {
-    case rt::FileOp::Kind::kRead: return op.offset + op.data.size() > file_.size() ? EIO : hit(faults.read_error, "read error");
-    case rt::FileOp::Kind::kWrite: return hit(faults.write_error, "write error");
-    case rt::FileOp::Kind::kFlush: return hit(faults.flush_error, "flush error");
-    default: return hit(faults.zero_error, "zero error");
+    case rt::FileOp::Kind::kRead:
+      return op.offset + op.data.size() > file_.size() ? EIO : hit(faults.read_error, "read error");
+    case rt::FileOp::Kind::kWrite:
+      return hit(faults.write_error, "write error");
+    case rt::FileOp::Kind::kFlush:
+      return hit(faults.flush_error, "flush error");
+    default:
+      return hit(faults.zero_error, "zero error");
   }
 }
 
@@ -115,7 +121,8 @@ void SimFile::finish(InFlight& flight) {
   Simulation& simulation = machine_.simulation();
   if (file_.faults.gone) flight.error = ENXIO;
   op.error = flight.error;
-  simulation.trace(op.offset ^ static_cast<uint64_t>(op.error) ^ (static_cast<uint64_t>(op.kind) << 56));
+  simulation.trace(op.offset ^ static_cast<uint64_t>(op.error) ^
+                   (static_cast<uint64_t>(op.kind) << 56));
   if (op.kind == rt::FileOp::Kind::kRead && op.error == 0) file_.read(op.offset, op.data);
   if (flight.change != 0) {
     if (op.error == 0) {
@@ -156,14 +163,16 @@ bool SimFile::start(rt::FileOp& op) {
     free_.push_back(index);
     return true;
   }
-  rt::Micros latency = simulation.disk().skewed(op.kind == rt::FileOp::Kind::kFlush ? 60 : 10, 3000);
+  rt::Micros latency =
+      simulation.disk().skewed(op.kind == rt::FileOp::Kind::kFlush ? 60 : 10, 3000);
   if (file_.faults.slow > 0 && simulation.faults().chance(file_.faults.slow)) {
     simulation.count("slow disk");
     latency = simulation.faults().skewed(10 * rt::kMillisecond, 5 * rt::kSecond);
   }
   op.engine_data = index;
-  simulation.at(simulation.now() + latency,
-                {.fire = &SimFile::on_done, .object = this, .argument = index, .owner = &executor_});
+  simulation.at(
+      simulation.now() + latency,
+      {.fire = &SimFile::on_done, .object = this, .argument = index, .owner = &executor_});
   return false;
 }
 
@@ -172,17 +181,23 @@ void SimFile::on_done(void* object, uint64_t argument) {
   rt::FileOp* op = self.flights_[argument].op;
   self.finish(self.flights_[argument]);
   self.free_.push_back(argument);
-  self.executor_.enter([](void* done) { static_cast<rt::FileOp*>(done)->done(*static_cast<rt::FileOp*>(done)); }, op);
+  self.executor_.enter(
+      [](void* done) { static_cast<rt::FileOp*>(done)->done(*static_cast<rt::FileOp*>(done)); },
+      op);
 }
 
 }  // namespace
 
-rt::Task<Result<std::unique_ptr<rt::File>>> SimFiles::open(std::string path, rt::OpenOptions options) {
+rt::Task<Result<std::unique_ptr<rt::File>>> SimFiles::open(std::string path,
+                                                           rt::OpenOptions options) {
   DiskFile* file = machine_.disk().find(path);
-  if (file != nullptr && file->faults.gone) co_return std::unexpected(system_error(ENOENT, "open " + path, "check the path"));
-  if (file != nullptr && options.create && options.exclusive) co_return std::unexpected(system_error(EEXIST, "open " + path));
+  if (file != nullptr && file->faults.gone)
+    co_return std::unexpected(system_error(ENOENT, "open " + path, "check the path"));
+  if (file != nullptr && options.create && options.exclusive)
+    co_return std::unexpected(system_error(EEXIST, "open " + path));
   if (file == nullptr) {
-    if (!options.create) co_return std::unexpected(system_error(ENOENT, "open " + path, "check the path"));
+    if (!options.create)
+      co_return std::unexpected(system_error(ENOENT, "open " + path, "check the path"));
     file = &machine_.disk().create(path, options.create_bytes);
     file->entry_durable = true;
   }
@@ -197,7 +212,8 @@ rt::Task<Result<std::unique_ptr<rt::File>>> SimFiles::open(std::string path, rt:
 }
 
 rt::Task<Result<void>> SimFiles::remove(std::string path) {
-  if (machine_.disk().find(path) == nullptr) co_return std::unexpected(system_error(ENOENT, "remove " + path));
+  if (machine_.disk().find(path) == nullptr)
+    co_return std::unexpected(system_error(ENOENT, "remove " + path));
   machine_.disk().remove(path);
   co_return Result<void>();
 }

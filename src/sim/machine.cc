@@ -6,7 +6,10 @@
 namespace duplex::sim {
 
 Machine::Machine(Simulation& simulation, std::string name, size_t index, MachineOptions options)
-    : simulation_(simulation), name_(std::move(name)), index_(index), sync_files_(std::make_unique<SimSyncFiles>(*this)) {
+    : simulation_(simulation),
+      name_(std::move(name)),
+      index_(index),
+      sync_files_(std::make_unique<SimSyncFiles>(*this)) {
   power_on(options);
 }
 
@@ -27,7 +30,8 @@ void Machine::power_on(MachineOptions options) {
   ++life_;
   // Ids are the same in every run of a seed: machine, life, core.
   const uint64_t base = index_ * 1'000'000 + life_ * 100;
-  for (size_t i = 0; i <= options.reactors; ++i) cores_.push_back(std::make_unique<SimCore>(*this, base + i, i));
+  for (size_t i = 0; i <= options.reactors; ++i)
+    cores_.push_back(std::make_unique<SimCore>(*this, base + i, i));
   store_ = std::make_unique<StoreExecutor>(simulation_, base + 99);
   running_ = true;
 }

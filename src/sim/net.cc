@@ -103,7 +103,8 @@ SimDetachedStream::~SimDetachedStream() {
   if (end != nullptr) network.close(end);
 }
 
-std::pair<Endpoint*, Endpoint*> Network::connect(SimExecutor& client, const std::string& client_name) {
+std::pair<Endpoint*, Endpoint*> Network::connect(SimExecutor& client,
+                                                 const std::string& client_name) {
   Endpoint* made[2];
   for (Endpoint*& end : made) {
     auto fresh = std::make_unique<Endpoint>();
@@ -116,7 +117,8 @@ std::pair<Endpoint*, Endpoint*> Network::connect(SimExecutor& client, const std:
   made[0]->executor = &client;
   made[1]->peer_name = client_name;
   made[0]->peer_name = "server";
-  if (simulation_.net().chance(break_probability)) made[simulation_.net().below(2)]->cut_at = simulation_.net().skewed(64, 1 << 20);
+  if (simulation_.net().chance(break_probability))
+    made[simulation_.net().below(2)]->cut_at = simulation_.net().skewed(64, 1 << 20);
   return {made[0], made[1]};
 }
 
@@ -221,7 +223,8 @@ bool Network::start_send(Endpoint& end, rt::StreamOp& op) {
 // Looks again at what an end waits for, after a network delay.
 void Network::later_wake(Endpoint& end) {
   const rt::Micros delay = simulation_.net().skewed(5, 2000);
-  simulation_.at(simulation_.now() + delay, {.fire = &Network::on_wake, .object = this, .argument = ids_.at(&end)});
+  simulation_.at(simulation_.now() + delay,
+                 {.fire = &Network::on_wake, .object = this, .argument = ids_.at(&end)});
 }
 
 void Network::on_wake(void* object, uint64_t argument) {
@@ -236,12 +239,20 @@ void Network::wake(Endpoint& end) {
   if (end.receiving != nullptr && pull(end, *end.receiving)) {
     rt::StreamOp* op = std::exchange(end.receiving, nullptr);
     if (end.sending != nullptr) later_wake(end);
-    end.executor->enter([](void* done) { static_cast<rt::StreamOp*>(done)->done(*static_cast<rt::StreamOp*>(done)); }, op);
+    end.executor->enter(
+        [](void* done) {
+          static_cast<rt::StreamOp*>(done)->done(*static_cast<rt::StreamOp*>(done));
+        },
+        op);
     return;  // `end` may be gone
   }
   if (end.sending != nullptr && push(end, *end.sending)) {
     rt::StreamOp* op = std::exchange(end.sending, nullptr);
-    end.executor->enter([](void* done) { static_cast<rt::StreamOp*>(done)->done(*static_cast<rt::StreamOp*>(done)); }, op);
+    end.executor->enter(
+        [](void* done) {
+          static_cast<rt::StreamOp*>(done)->done(*static_cast<rt::StreamOp*>(done));
+        },
+        op);
   }
 }
 
@@ -267,7 +278,8 @@ void Network::drop(const SimExecutor& executor) {
 
 rt::Task<Result<std::unique_ptr<rt::Listener>>> SimNet::listen(rt::Address address) {
   if (network_.listeners_.contains(address.to_string())) {
-    co_return fail(Code::kBusy, "somebody listens on " + address.to_string(), "stop that process or choose another path");
+    co_return fail(Code::kBusy, "somebody listens on " + address.to_string(),
+                   "stop that process or choose another path");
   }
   co_return std::make_unique<SimListener>(network_, executor_, std::move(address));
 }
@@ -279,7 +291,8 @@ Result<std::unique_ptr<rt::Listener>> SimNet::adopt_listener(int /*fd*/) {
 rt::Task<Result<std::unique_ptr<rt::Stream>>> SimNet::connect(rt::Address address) {
   co_await rt::sleep_for(core_.clock(), network_.simulation_.net().skewed(20, 2000));
   const auto it = network_.listeners_.find(address.to_string());
-  if (it == network_.listeners_.end()) co_return fail(Code::kConnection, "nobody listens on " + address.to_string());
+  if (it == network_.listeners_.end())
+    co_return fail(Code::kConnection, "nobody listens on " + address.to_string());
   const auto [client, server] = network_.connect(executor_, host_);
   it->second->enqueue(server);
   co_return std::make_unique<SimStream>(network_, client);

@@ -18,16 +18,17 @@ namespace duplex::sim {
 
 class Machine;
 
-inline constexpr size_t kPipeBytes = size_t{96} * 1024;  // what a direction holds before a send blocks
+inline constexpr size_t kPipeBytes =
+    size_t{96} * 1024;  // what a direction holds before a send blocks
 
 // One end of a connection.
 struct Endpoint {
   SimExecutor* executor = nullptr;  // null while detached
   Endpoint* peer = nullptr;         // null: the other end is gone
   std::deque<std::byte> inbox;
-  bool peer_closed = false;         // end of stream after the inbox
-  bool shut = false;                // this side called shutdown()
-  bool reset = false;               // the other machine is gone
+  bool peer_closed = false;  // end of stream after the inbox
+  bool shut = false;         // this side called shutdown()
+  bool reset = false;        // the other machine is gone
   rt::StreamOp* receiving = nullptr;
   rt::StreamOp* sending = nullptr;
   std::string peer_name;

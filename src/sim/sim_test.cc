@@ -37,7 +37,8 @@ rt::Task<> hop_about(Machine& machine, int rounds) {
     static rt::Task<> lane(Machine& machine, int count) {
       for (int i = 0; i < count; ++i) {
         co_await rt::hop(machine.reactor(static_cast<size_t>(i) % machine.reactor_count()));
-        co_await rt::sleep_for(machine.reactor(static_cast<size_t>(i) % machine.reactor_count()).clock(), 7);
+        co_await rt::sleep_for(
+            machine.reactor(static_cast<size_t>(i) % machine.reactor_count()).clock(), 7);
         co_await rt::hop(machine.store());
       }
       co_await rt::hop(machine.control());
@@ -87,7 +88,8 @@ TEST(Disk, FlushedWritesSurviveEveryPowerCutAndUnflushedOnesAreLostKeptOrTorn) {
     const auto loose = *sim.run(box.control(), block_of(box.control(), **file, 1));
     int units = 0;
     for (size_t at = 0; at < 4096; at += 512) {
-      for (size_t i = 1; i < 512; ++i) ASSERT_EQ(loose[at], loose[at + i]) << "torn inside 512 bytes";
+      for (size_t i = 1; i < 512; ++i)
+        ASSERT_EQ(loose[at], loose[at + i]) << "torn inside 512 bytes";
       units += loose[at] == std::byte{2};
     }
     seen.insert(units == 0 ? 0 : units == 8 ? 2 : 1);
@@ -211,7 +213,8 @@ TEST(Network, AConnectionToAMachineThatLostPowerEnds) {
   };
   sim.run(server.control(), Start::go(echoes, **listener));
   sim.at(sim.now() + 100 * rt::kMillisecond,
-         {.fire = [](void* machine, uint64_t) { static_cast<Machine*>(machine)->power_cut(); }, .object = &server});
+         {.fire = [](void* machine, uint64_t) { static_cast<Machine*>(machine)->power_cut(); },
+          .object = &server});
   const auto got = sim.start(client.control(), Local::wait_for_end(client.control()));
   EXPECT_FALSE(sim.finish(*got));
   EXPECT_EQ(sim.last_end(), Simulation::End::kPowerCut);
@@ -234,7 +237,9 @@ rt::Task<> churn(Stuff& stuff, int kind) {
   rt::Buffer buffer = stuff.core.buffers().get(8192);
   while (true) {
     switch (kind) {
-      case 0: co_await stuff.event.wait_until(stuff.core.clock(), stuff.core.clock().now() + 50); break;
+      case 0:
+        co_await stuff.event.wait_until(stuff.core.clock(), stuff.core.clock().now() + 50);
+        break;
       case 1: {
         const auto held = co_await stuff.mutex.lock();
         co_await rt::sleep_for(stuff.core.clock(), 20);
@@ -246,9 +251,15 @@ rt::Task<> churn(Stuff& stuff, int kind) {
         stuff.limit.release(7);
         break;
       }
-      case 3: co_await stuff.file->write(0, buffer.span()); break;
-      case 4: co_await stuff.file->flush(); break;
-      default: co_await rt::sleep_for(stuff.core.clock(), 33); break;
+      case 3:
+        co_await stuff.file->write(0, buffer.span());
+        break;
+      case 4:
+        co_await stuff.file->flush();
+        break;
+      default:
+        co_await rt::sleep_for(stuff.core.clock(), 33);
+        break;
     }
   }
 }

@@ -13,12 +13,19 @@ namespace {
 // More steps than any honest run needs between two results; a livelock ends here.
 constexpr uint64_t kStepLimit = 50'000'000;
 
-uint64_t mix(uint64_t seed, uint64_t purpose) { return Dice(seed ^ (purpose * 0xd1342543de82ef95u)).next(); }
+uint64_t mix(uint64_t seed, uint64_t purpose) {
+  return Dice(seed ^ (purpose * 0xd1342543de82ef95u)).next();
+}
 
 }  // namespace
 
 Simulation::Simulation(uint64_t seed)
-    : seed_(seed), schedule_(mix(seed, 1)), disk_(mix(seed, 2)), net_(mix(seed, 3)), faults_(mix(seed, 4)), network_(std::make_unique<Network>(*this)) {}
+    : seed_(seed),
+      schedule_(mix(seed, 1)),
+      disk_(mix(seed, 2)),
+      net_(mix(seed, 3)),
+      faults_(mix(seed, 4)),
+      network_(std::make_unique<Network>(*this)) {}
 
 Simulation::~Simulation() {
   for (const auto& machine : machines_) machine->power_cut();

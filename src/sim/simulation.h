@@ -2,10 +2,10 @@
 //
 //   sim::Simulation sim(seed);
 //   sim::Machine& box = sim.add_machine("a1", {.reactors = 2});
-//   auto array = sim.run(box.control(), open_array(box));         // nullopt: power was cut, or stuck
-//   box.power_cut();                                              // executors abandoned, caches lost
-//   array.reset();                                                // objects die where they stand
-//   box.power_on();                                               // fresh cores, same disks
+//   auto array = sim.run(box.control(), open_array(box));  // nullopt: power was cut, or stuck
+//   box.power_cut();                                       // executors abandoned, caches lost
+//   array.reset();                                         // objects die where they stand
+//   box.power_on();                                        // fresh cores, same disks
 //
 // Scheduling is adversarial: of all cores with ready work one is drawn at random; now and then a
 // core is starved for a while. Within one core work runs in order of posting. Each step costs a
@@ -59,7 +59,8 @@ class Simulation {
   End run_until(const bool& done, rt::Micros limit = 3600 * rt::kSecond);
   // Runs a task to its end on an executor; nullopt on power cut or when stuck (see last_end()).
   template <class T>
-  std::optional<T> run(rt::Executor& executor, rt::Task<T> task, rt::Micros limit = 3600 * rt::kSecond);
+  std::optional<T> run(rt::Executor& executor, rt::Task<T> task,
+                       rt::Micros limit = 3600 * rt::kSecond);
   bool run(rt::Executor& executor, rt::Task<void> task, rt::Micros limit = 3600 * rt::kSecond);
   // Starts a task that goes on beside what is run next; its outcome can be asked for at any time.
   template <class T>
@@ -85,7 +86,9 @@ class Simulation {
   Dice& net() { return net_; }
   Dice& faults() { return faults_; }
   // Dice for the test's own use, one per purpose number.
-  Dice dice(uint64_t purpose) const { return Dice(seed_ * 0x2545f4914f6cdd1du + purpose * 0x9e3779b97f4a7c15u); }
+  Dice dice(uint64_t purpose) const {
+    return Dice(seed_ * 0x2545f4914f6cdd1du + purpose * 0x9e3779b97f4a7c15u);
+  }
   uint64_t seed() const { return seed_; }
 
   // Things that happen at a time. `fire` runs outside any executor unless it enters one.
@@ -116,7 +119,9 @@ class Simulation {
     rt::Micros time;
     uint64_t order;
     uint64_t slot;
-    bool operator>(const Entry& o) const { return time != o.time ? time > o.time : order > o.order; }
+    bool operator>(const Entry& o) const {
+      return time != o.time ? time > o.time : order > o.order;
+    }
   };
   bool step();
   void fire_next();
@@ -158,7 +163,9 @@ namespace detail {
 // A coroutine that starts suspended and is owned by whoever holds its handle.
 struct Root {
   struct promise_type {
-    Root get_return_object() noexcept { return Root{std::coroutine_handle<promise_type>::from_promise(*this)}; }
+    Root get_return_object() noexcept {
+      return Root{std::coroutine_handle<promise_type>::from_promise(*this)};
+    }
     std::suspend_always initial_suspend() const noexcept { return {}; }
     std::suspend_always final_suspend() const noexcept { return {}; }
     void return_void() const noexcept {}

@@ -24,7 +24,8 @@ rt::Task<Outcome> DirectHost::write(uint64_t offset, std::span<const std::byte> 
   co_return outcome_of(co_await open_->volume().write(offset, from, fua));
 }
 rt::Task<Outcome> DirectHost::zero(uint64_t offset, uint64_t length, bool fua, bool no_hole) {
-  co_return outcome_of(co_await open_->volume().zero({offset, length}, {.fua = fua, .no_hole = no_hole}));
+  co_return outcome_of(
+      co_await open_->volume().zero({offset, length}, {.fua = fua, .no_hole = no_hole}));
 }
 rt::Task<Outcome> DirectHost::trim(uint64_t offset, uint64_t length) {
   co_return outcome_of(co_await open_->volume().trim({offset, length}, false));

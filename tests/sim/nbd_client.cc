@@ -38,7 +38,8 @@ rt::Task<bool> NbdClient::connect(rt::Address address, std::string name) {
 rt::Task<bool> NbdClient::negotiate(std::string name) {
   std::byte hello[18];
   if (!co_await recv_all(hello)) co_return false;
-  if (load_be<uint64_t>(hello) != kNbdMagic || load_be<uint64_t>(hello + 8) != kOptionMagic) co_return false;
+  if (load_be<uint64_t>(hello) != kNbdMagic || load_be<uint64_t>(hello + 8) != kOptionMagic)
+    co_return false;
   ByteWriter go(std::endian::big);
   go.put(uint32_t{3});  // fixed newstyle, no zeroes
   go.put(kOptionMagic);
@@ -58,7 +59,8 @@ rt::Task<bool> NbdClient::negotiate(std::string name) {
     if (length > 0 && !co_await recv_all(body)) co_return false;
     if (type == kRepAck) co_return size_ > 0;
     if (type != kRepInfo) co_return false;
-    if (length >= 12 && load_be<uint16_t>(body.data()) == kInfoExport) size_ = load_be<uint64_t>(body.data() + 2);
+    if (length >= 12 && load_be<uint16_t>(body.data()) == kInfoExport)
+      size_ = load_be<uint64_t>(body.data() + 2);
   }
 }
 
@@ -71,8 +73,10 @@ rt::Task<bool> NbdClient::recv_all(std::span<std::byte> into) {
   co_return true;
 }
 
-rt::Task<bool> NbdClient::send_all(std::span<const std::byte> head, std::span<const std::byte> body) {
-  iovec parts[2] = {{const_cast<std::byte*>(head.data()), head.size()}, {const_cast<std::byte*>(body.data()), body.size()}};
+rt::Task<bool> NbdClient::send_all(std::span<const std::byte> head,
+                                   std::span<const std::byte> body) {
+  iovec parts[2] = {{const_cast<std::byte*>(head.data()), head.size()},
+                    {const_cast<std::byte*>(body.data()), body.size()}};
   co_return co_await stream_->send(std::span(parts, body.empty() ? 1 : 2)) == 0;
 }
 
@@ -133,7 +137,9 @@ rt::Task<int> NbdClient::zero(uint64_t offset, uint32_t length, bool fua, bool n
   const auto flags = static_cast<uint16_t>((fua ? kFua : 0) | (no_hole ? kNoHole : 0));
   return call(kWriteZeroes, flags, offset, length, {}, {});
 }
-rt::Task<int> NbdClient::trim(uint64_t offset, uint32_t length) { return call(kTrim, 0, offset, length, {}, {}); }
+rt::Task<int> NbdClient::trim(uint64_t offset, uint32_t length) {
+  return call(kTrim, 0, offset, length, {}, {});
+}
 rt::Task<int> NbdClient::flush() { return call(kFlush, 0, 0, 0, {}, {}); }
 
 rt::Task<> NbdClient::close(bool vanish) {

@@ -56,7 +56,8 @@ Tag Oracle::tag_for(uint32_t write, bool zero) const {
 }
 
 Oracle::Sector& Oracle::opened(Sector& sector) {
-  if (sector.empty()) sector.push_back({.tag = 0, .start = 0, .end = 0, .success = true, .durable = true});
+  if (sector.empty())
+    sector.push_back({.tag = 0, .start = 0, .end = 0, .success = true, .durable = true});
   return sector;
 }
 
@@ -111,7 +112,8 @@ void Oracle::end_flush(Time now, Time issued, bool success) {
   }
   if (!flushes_.empty()) flush_must_fail_ = false;  // another one may have been told
   if (flush_must_fail_ && issued > last_loss_) {
-    violate(fmt::format("flush at {} succeeded although unflushed writes were lost at {}", issued, last_loss_));
+    violate(fmt::format("flush at {} succeeded although unflushed writes were lost at {}", issued,
+                        last_loss_));
   }
   std::erase_if(unflushed_, [&](Write& w) {
     w.maybe_durable = true;
@@ -142,7 +144,9 @@ void Oracle::observe(Sector& sector, size_t seen, Time now) {
   const Version v = sector[seen];
   if (v.end <= last_loss_ && v.end != kNever) {
     if (!loss_was_power_) return;  // rule 4: no constant
-    std::erase_if(sector, [&](const Version& u) { return u.start != v.start && u.end <= last_loss_ && u.end != kNever; });
+    std::erase_if(sector, [&](const Version& u) {
+      return u.start != v.start && u.end <= last_loss_ && u.end != kNever;
+    });
     for (Version& u : sector) {
       if (u.start == v.start) u.success = true;
     }
@@ -167,7 +171,8 @@ void Oracle::end_read(Time now, Time started, uint64_t first, std::span<const st
       return;
     }
     if (sector.empty()) {
-      if (*tag != 0) violate(fmt::format("sector {} was never written but reads tag {:x}", number, *tag));
+      if (*tag != 0)
+        violate(fmt::format("sector {} was never written but reads tag {:x}", number, *tag));
       continue;
     }
     // Several versions may be zeroes: the read is right if any of them is allowed, and only a
@@ -181,8 +186,8 @@ void Oracle::end_read(Time now, Time started, uint64_t first, std::span<const st
       seen = k;
     }
     if (explanations == 0) {
-      violate(fmt::format("sector {} read {}..{} returned tag {:x}, allowed: {}", number, started, now, *tag,
-                          describe(sector)));
+      violate(fmt::format("sector {} read {}..{} returned tag {:x}, allowed: {}", number, started,
+                          now, *tag, describe(sector)));
       return;
     }
     // A read that was under way when data was lost may have seen what is gone now.
@@ -225,7 +230,8 @@ void Oracle::power_cut(Time now) {
 
 void Oracle::killed(Time now) {
   for (auto& [id, write] : in_flight_) {
-    for (uint64_t s = write.first; s < std::min<uint64_t>(write.first + write.count, sectors_.size()); ++s) {
+    for (uint64_t s = write.first;
+         s < std::min<uint64_t>(write.first + write.count, sectors_.size()); ++s) {
       for (Version& v : sectors_[s]) {
         if (v.start == write.start) v.end = now;
       }
@@ -234,12 +240,14 @@ void Oracle::killed(Time now) {
   in_flight_.clear();
   flushes_.clear();
   reads_.clear();
-  flush_must_fail_ = false;  // who knew of the loss is gone, and so are the connections it concerned
+  flush_must_fail_ =
+      false;  // who knew of the loss is gone, and so are the connections it concerned
 }
 
 void Oracle::cache_lost(Time now, bool only_device) {
   loss_was_power_ = false;
-  const bool data = std::any_of(unflushed_.begin(), unflushed_.end(), [](const Write& w) { return !w.zero && !w.maybe_durable; });
+  const bool data = std::any_of(unflushed_.begin(), unflushed_.end(),
+                                [](const Write& w) { return !w.zero && !w.maybe_durable; });
   if (only_device && data && flushes_.empty()) flush_must_fail_ = true;
   lose_unflushed(now, false);
   for (auto& [id, write] : in_flight_) write.tainted = true;
@@ -256,8 +264,9 @@ std::string Oracle::describe(const Sector& sector) const {
   std::string out;
   for (const Version& v : sector) {
     fmt::format_to(std::back_inserter(out), "[{:x} {}..{}{}{}{}]", v.tag, v.start,
-                   v.end == kNever ? std::string("?") : std::to_string(v.end), v.success ? " ok" : "",
-                   v.durable ? " durable" : "", v.out_since == kNever ? "" : " out");
+                   v.end == kNever ? std::string("?") : std::to_string(v.end),
+                   v.success ? " ok" : "", v.durable ? " durable" : "",
+                   v.out_since == kNever ? "" : " out");
   }
   return out;
 }

@@ -76,10 +76,10 @@ class Oracle {
   struct Version {
     Tag tag = 0;
     Time start = 0;
-    Time end = kNever;          // kNever: in flight
-    bool success = false;       // answered with success and not at risk since
+    Time end = kNever;     // kNever: in flight
+    bool success = false;  // answered with success and not at risk since
     bool durable = false;
-    Time out_since = kNever;    // rule 2
+    Time out_since = kNever;  // rule 2
   };
   struct Write {
     uint64_t first;
@@ -87,7 +87,7 @@ class Oracle {
     Time start;
     Time end;
     bool zero;
-    bool tainted;  // in flight when a cache was lost: its success is not certain
+    bool tainted;                // in flight when a cache was lost: its success is not certain
     bool maybe_durable = false;  // a flush or FUA that ended after it may have covered it
   };
   using Sector = std::vector<Version>;  // empty: one durable version of zeroes since time 0

@@ -20,7 +20,9 @@ class OracleTest : public testing::Test {
     oracle.fill(id, images[id]);
     return id;
   }
-  void end(uint32_t id, bool success = true, bool durable = false) { oracle.end_write(++now, id, success, durable); }
+  void end(uint32_t id, bool success = true, bool durable = false) {
+    oracle.end_write(++now, id, success, durable);
+  }
   void flush(bool success = true) {
     const Time issued = ++now;
     oracle.begin_flush(issued);

@@ -41,7 +41,9 @@ void Scene::draw() {
   plan_.clients = dice_.between(1, 2);
   plan_.operations = dice_.between(300, 3000);
   plan_.lives = dice_.between(2, 6);
-  const auto rate = [&](double share, double most) { return dice_.chance(share) ? most * static_cast<double>(dice_.between(1, 100)) / 100 : 0; };
+  const auto rate = [&](double share, double most) {
+    return dice_.chance(share) ? most * static_cast<double>(dice_.between(1, 100)) / 100 : 0;
+  };
   plan_.disk_error = rate(0.35, 0.1);
   plan_.flush_error = rate(0.35, 0.1);
   plan_.slow = rate(0.4, 0.05);
@@ -59,11 +61,15 @@ void Scene::draw() {
 }
 
 std::string Scene::describe() const {
-  return fmt::format("seed {}: {} reactors, {} {} of {} MiB, extents {} KiB, {} volumes of {}{}, {} clients each{}, {} operations, {} lives, "
-                     "disk errors {:.4f}, flush errors {:.4f}, slow {:.4f}, store errors {:.4f}, verbs {}",
-                     seed_, plan_.reactors, plan_.devices, plan_.block_devices ? "disk(s)" : "file(s)", plan_.device_bytes / kMiB, plan_.extent_bytes / kKiB,
-                     plan_.volumes, format_size(plan_.volume_bytes), plan_.thick ? " thick" : "", plan_.clients, plan_.nbd ? " over NBD" : "", plan_.operations,
-                     plan_.lives, plan_.disk_error, plan_.flush_error, plan_.slow, plan_.store_error, plan_.verbs);
+  return fmt::format(
+      "seed {}: {} reactors, {} {} of {} MiB, extents {} KiB, {} volumes of {}{}, {} clients "
+      "each{}, {} operations, {} lives, "
+      "disk errors {:.4f}, flush errors {:.4f}, slow {:.4f}, store errors {:.4f}, verbs {}",
+      seed_, plan_.reactors, plan_.devices, plan_.block_devices ? "disk(s)" : "file(s)",
+      plan_.device_bytes / kMiB, plan_.extent_bytes / kKiB, plan_.volumes,
+      format_size(plan_.volume_bytes), plan_.thick ? " thick" : "", plan_.clients,
+      plan_.nbd ? " over NBD" : "", plan_.operations, plan_.lives, plan_.disk_error,
+      plan_.flush_error, plan_.slow, plan_.store_error, plan_.verbs);
 }
 
 void Scene::make_machine() {
@@ -75,10 +81,13 @@ void Scene::make_machine() {
     sim::DiskFile& disk = box_->add_device(kDevicePaths[i], plan_.device_bytes, true);
     std::vector<std::byte> secret(64 * kKiB);
     for (size_t b = 0; b < secret.size(); ++b) secret[b] = static_cast<std::byte>(0x80 | (b % 97));
-    for (uint64_t at = kMiB; at + secret.size() <= plan_.device_bytes; at += 256 * kKiB) disk.plant(at, secret);
+    for (uint64_t at = kMiB; at + secret.size() <= plan_.device_bytes; at += 256 * kKiB)
+      disk.plant(at, secret);
   }
   for (size_t v = 0; v < plan_.volumes; ++v) {
-    judged_.push_back({fmt::format("vol{}", v), std::make_unique<Oracle>(static_cast<uint16_t>(v + 1), plan_.volume_bytes / kSector)});
+    judged_.push_back(
+        {fmt::format("vol{}", v),
+         std::make_unique<Oracle>(static_cast<uint16_t>(v + 1), plan_.volume_bytes / kSector)});
   }
 }
 
@@ -130,10 +139,16 @@ bool Scene::live(size_t life, bool last) {
 // Opens the array. False: power was cut on the way (the next life goes on), or a violation.
 bool Scene::boot(size_t life) {
   if (life > 0 && dice_.chance(0.2)) box_->cut_at_sync_io(dice_.between(1, 60));
-  auto opened = simulation_.run(box_->control(), control::Array::open(*box_, {.name = "sim", .id = ArrayId(0x400104), .state_directory = "/state", .engine = "simulated"}), kBootLimit);
+  auto opened = simulation_.run(box_->control(),
+                                control::Array::open(*box_, {.name = "sim",
+                                                             .id = ArrayId(0x400104),
+                                                             .state_directory = "/state",
+                                                             .engine = "simulated"}),
+                                kBootLimit);
   box_->cut_at_sync_io(0);
   if (!opened || !box_->running()) {
-    if (simulation_.last_end() == sim::Simulation::End::kStuck) violate(fmt::format("life {}: the start never ends", life));
+    if (simulation_.last_end() == sim::Simulation::End::kStuck)
+      violate(fmt::format("life {}: the start never ends", life));
     if (opened && *opened) array_ = std::move(**opened);
     if (!box_->running()) crash(true);
     return false;
@@ -153,20 +168,33 @@ bool Scene::boot(size_t life) {
 
 bool Scene::first_setup() {
   struct Local {
-    static rt::Task<Result<void>> set_up(control::Array& array, const Plan& plan, const std::vector<Judged>& judged) {
+    static rt::Task<Result<void>> set_up(control::Array& array, const Plan& plan,
+                                         const std::vector<Judged>& judged) {
       for (size_t i = 0; i < plan.devices; ++i) {
-        CO_TRY(co_await array.pool().add_device({.path = kDevicePaths[i], .name = {}, .create_bytes = plan.block_devices ? 0 : plan.device_bytes, .extent_bytes = plan.extent_bytes, .overwrite = true}));
+        CO_TRY(co_await array.pool().add_device(
+            {.path = kDevicePaths[i],
+             .name = {},
+             .create_bytes = plan.block_devices ? 0 : plan.device_bytes,
+             .extent_bytes = plan.extent_bytes,
+             .overwrite = true}));
       }
       for (const Judged& volume : judged) {
-        CO_TRY(co_await array.volumes().create({.name = volume.name, .size_bytes = plan.volume_bytes, .number = {}, .backing = {}, .device = {}, .thick = plan.thick}));
+        CO_TRY(co_await array.volumes().create({.name = volume.name,
+                                                .size_bytes = plan.volume_bytes,
+                                                .number = {},
+                                                .backing = {},
+                                                .device = {},
+                                                .thick = plan.thick}));
       }
       co_return Result<void>();
     }
   };
-  const auto done = simulation_.run(box_->control(), Local::set_up(*array_, plan_, judged_), kBootLimit);
+  const auto done =
+      simulation_.run(box_->control(), Local::set_up(*array_, plan_, judged_), kBootLimit);
   if (!done || !*done) {
     // A pool too small for thick volumes is a fair refusal; there is nothing to run then.
-    if (done && done->error().code() != Code::kNoSpace) violate("setting up: " + done->error().describe());
+    if (done && done->error().code() != Code::kNoSpace)
+      violate("setting up: " + done->error().describe());
     if (done) hopeless_ = true;
     return false;
   }
@@ -181,7 +209,8 @@ bool Scene::first_setup() {
 
 void Scene::on_cache_lost(void* scene) {
   auto& self = *static_cast<Scene*>(scene);
-  for (const Judged& judged : self.judged_) judged.oracle->cache_lost(self.moments_.next(), self.plan_.devices == 1);
+  for (const Judged& judged : self.judged_)
+    judged.oracle->cache_lost(self.moments_.next(), self.plan_.devices == 1);
 }
 
 void Scene::set_faults(bool on) {
@@ -194,7 +223,8 @@ void Scene::set_faults(bool on) {
     disk->faults.slow = on ? plan_.slow : 0;
   }
   for (const char* path : {"/state/state.db", "/state/state.db-wal"}) {
-    if (sim::DiskFile* file = box_->disk().find(path)) file->faults.write_error = on ? plan_.store_error : 0;
+    if (sim::DiskFile* file = box_->disk().find(path))
+      file->faults.write_error = on ? plan_.store_error : 0;
   }
 }
 
@@ -209,7 +239,8 @@ rt::Task<> Scene::stop_server() {
   server_.reset();
 }
 
-rt::Task<> Scene::client_life(Client& client, const Judged& judged, uint64_t seed, bool verify_only) {
+rt::Task<> Scene::client_life(Client& client, const Judged& judged, uint64_t seed,
+                              bool verify_only) {
   rt::Core* core = nullptr;
   if (plan_.nbd) {
     auto host = std::make_unique<NbdHost>(outside_->control());
@@ -227,9 +258,11 @@ rt::Task<> Scene::client_life(Client& client, const Judged& judged, uint64_t see
     client.host = std::move(host);
   }
   co_await rt::hop(*core);
-  client.client = std::make_unique<VolumeClient>(*core, *client.host, *judged.oracle, moments_, seed, plan_.mix);
+  client.client = std::make_unique<VolumeClient>(*core, *client.host, *judged.oracle, moments_,
+                                                 seed, plan_.mix);
   if (verify_only) {
-    if (!co_await client.client->verify_all()) violate("volume " + judged.name + " cannot be read with all faults gone");
+    if (!co_await client.client->verify_all())
+      violate("volume " + judged.name + " cannot be read with all faults gone");
   } else {
     co_await client.client->run(plan_.operations);
   }
@@ -241,7 +274,8 @@ void Scene::start_clients(bool verify_only) {
   clients_.resize(judged_.size() * count);
   for (size_t i = 0; i < clients_.size(); ++i) {
     rt::Core& core = plan_.nbd ? outside_->control() : box_->control();
-    clients_[i].running = simulation_.start(core, client_life(clients_[i], judged_[i / count], dice_.next(), verify_only));
+    clients_[i].running = simulation_.start(
+        core, client_life(clients_[i], judged_[i / count], dice_.next(), verify_only));
   }
   verbs_stop_ = false;
   if (plan_.verbs && !verify_only) verbs_running_ = simulation_.start(box_->control(), verbs());
@@ -276,9 +310,15 @@ rt::Task<> Scene::verbs() {
     const bool there = expected_.contains(name);
     if (!there) {
       verb_ = {name, size};
-      const auto made = co_await array_->volumes().create({.name = name, .size_bytes = size, .number = {}, .backing = {}, .device = {}, .thick = dice_.chance(0.3)});
+      const auto made = co_await array_->volumes().create({.name = name,
+                                                           .size_bytes = size,
+                                                           .number = {},
+                                                           .backing = {},
+                                                           .device = {},
+                                                           .thick = dice_.chance(0.3)});
       if (made) expected_[name] = size;
-      if (!made && made.error().code() == Code::kExists) violate("create says that " + name + " exists");
+      if (!made && made.error().code() == Code::kExists)
+        violate("create says that " + name + " exists");
     } else if (dice_.chance(0.5)) {
       verb_ = {name, std::nullopt};
       if (co_await array_->volumes().remove(name, false)) expected_.erase(name);
@@ -304,7 +344,8 @@ void Scene::check_names() {
       after.erase(verb_->name);
     }
   }
-  if (there != expected_ && there != after) violate("a verb was not atomic: volumes are neither those before nor those after it");
+  if (there != expected_ && there != after)
+    violate("a verb was not atomic: volumes are neither those before nor those after it");
   expected_ = there;
   verb_.reset();
   for (const Judged& judged : judged_) {
@@ -372,10 +413,12 @@ void Scene::check_pool() {
   const auto good = simulation_.run(box_->control(), check_maps(), kBootLimit);
   if (!good || !*good) violate("the maps of volumes and devices contradict each other");
   const pool::PoolUsage usage = array_->pool().usage();
-  if (usage.used_bytes + usage.free_bytes + usage.scrubbing_bytes != usage.total_bytes) violate("used, free and scrubbing space do not add up");
+  if (usage.used_bytes + usage.free_bytes + usage.scrubbing_bytes != usage.total_bytes)
+    violate("used, free and scrubbing space do not add up");
   uint64_t allocated = 0;
   for (const auto& info : array_->volumes().infos()) allocated += info.allocated_bytes;
-  if (allocated != usage.used_bytes) violate(fmt::format("volumes hold {} bytes, the pool says {}", allocated, usage.used_bytes));
+  if (allocated != usage.used_bytes)
+    violate(fmt::format("volumes hold {} bytes, the pool says {}", allocated, usage.used_bytes));
 }
 
 // Table 310 of every volume against table 410 of every device, both ways.
@@ -386,7 +429,11 @@ rt::Task<bool> Scene::check_maps() {
     if (!runs) co_return false;
     for (const auto& run : *runs) {
       for (uint32_t i = 0; i < run.count && !run.backing.empty(); ++i) {
-        if (!by_device.emplace(std::tuple(run.backing, run.le.value() + i), std::tuple(device.name, run.pe.value() + i)).second) co_return false;
+        if (!by_device
+                 .emplace(std::tuple(run.backing, run.le.value() + i),
+                          std::tuple(device.name, run.pe.value() + i))
+                 .second)
+          co_return false;
       }
     }
   }
@@ -397,7 +444,8 @@ rt::Task<bool> Scene::check_maps() {
     for (const auto& run : *runs) {
       for (uint32_t i = 0; i < run.count && !run.device.empty(); ++i) {
         const auto it = by_device.find({info.backing, run.le.value() + i});
-        if (it == by_device.end() || it->second != std::tuple(run.device, run.pe.value() + i)) co_return false;
+        if (it == by_device.end() || it->second != std::tuple(run.device, run.pe.value() + i))
+          co_return false;
         ++mapped;
       }
     }

@@ -53,7 +53,7 @@ class Scene {
     bool thick = false;
     bool nbd = false;
     bool verbs = false;
-    size_t clients = 1;  // per volume
+    size_t clients = 1;          // per volume
     uint64_t operations = 1000;  // per client and life
     size_t lives = 4;
     double disk_error = 0, flush_error = 0, slow = 0, store_error = 0;

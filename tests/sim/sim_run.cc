@@ -25,7 +25,8 @@ namespace duplex::simtest {
 namespace {
 
 struct Totals {
-  uint64_t seeds = 0, operations = 0, errors = 0, faults = 0, power_cuts = 0, kills = 0, lives = 0, doubled = 0, violations = 0, virtual_us = 0;
+  uint64_t seeds = 0, operations = 0, errors = 0, faults = 0, power_cuts = 0, kills = 0, lives = 0,
+           doubled = 0, violations = 0, virtual_us = 0;
   void add(const Totals& o) {
     seeds += o.seeds;
     operations += o.operations;
@@ -57,7 +58,8 @@ void run_seed(uint64_t seed, Totals& totals) {
   totals.virtual_us += result.virtual_time;
   if (seed % 100 == 0 && result.violation.empty()) {
     ++totals.doubled;
-    if (Scene(seed).run().hash != result.hash) result.violation = "the same seed gave another run (P13)";
+    if (Scene(seed).run().hash != result.hash)
+      result.violation = "the same seed gave another run (P13)";
   }
   if (result.violation.empty()) return;
   ++totals.violations;
@@ -68,15 +70,18 @@ void run_seed(uint64_t seed, Totals& totals) {
 // What all processes share: how many violations they may still find.
 using Allowance = std::atomic<int64_t>;
 Allowance& share_allowance(uint64_t violations) {
-  void* page = mmap(nullptr, sizeof(Allowance), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  void* page =
+      mmap(nullptr, sizeof(Allowance), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) std::abort();
   return *new (page) Allowance(static_cast<int64_t>(violations));
 }
 
 // A share of the seeds: first, first + step, ... until the time is up.
-Totals run_share(uint64_t first, uint64_t step, std::chrono::steady_clock::time_point end, Allowance& allowance) {
+Totals run_share(uint64_t first, uint64_t step, std::chrono::steady_clock::time_point end,
+                 Allowance& allowance) {
   Totals totals;
-  for (uint64_t seed = first; std::chrono::steady_clock::now() < end && allowance > 0; seed += step) {
+  for (uint64_t seed = first; std::chrono::steady_clock::now() < end && allowance > 0;
+       seed += step) {
     const uint64_t before = totals.violations;
     run_seed(seed, totals);
     allowance -= static_cast<int64_t>(totals.violations - before);
@@ -96,7 +101,8 @@ Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds, uint6
     if (pid == 0) {
       close(ends[0]);
       const Totals totals = run_share(first + i, processes, end, allowance);
-      const bool sent = write(ends[1], &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
+      const bool sent =
+          write(ends[1], &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
       std::_Exit(sent ? 0 : 1);
     }
     close(ends[1]);
@@ -125,7 +131,8 @@ int one_seed(uint64_t seed) {
   fmt::print("{}\n", scene.describe());
   const SceneResult result = scene.run();
   for (const auto& [what, count] : result.counts) fmt::print("  {:>8}  {}\n", count, what);
-  fmt::print("{} operations, {} with an error, {} lives, hash {:016x}\n", result.operations, result.errors, result.lives, result.hash);
+  fmt::print("{} operations, {} with an error, {} lives, hash {:016x}\n", result.operations,
+             result.errors, result.lives, result.hash);
   fmt::print("{}\n", result.violation.empty() ? "no violation" : "VIOLATION: " + result.violation);
   return result.violation.empty() ? 0 : 1;
 }
@@ -147,8 +154,11 @@ int main(int argc, char** argv) {
     return one_seed(seed);
   }
   const Totals totals = run_processes(first, std::max<uint64_t>(processes, 1), seconds, violations);
-  fmt::print("{} seeds, {} operations, {} faults, {} power cuts, {} kills, {:.1f} virtual hours, {} doubled, {} violations\n", totals.seeds, totals.operations,
-             totals.faults, totals.power_cuts, totals.kills, static_cast<double>(totals.virtual_us) / 3.6e9, totals.doubled, totals.violations);
+  fmt::print(
+      "{} seeds, {} operations, {} faults, {} power cuts, {} kills, {:.1f} virtual hours, {} "
+      "doubled, {} violations\n",
+      totals.seeds, totals.operations, totals.faults, totals.power_cuts, totals.kills,
+      static_cast<double>(totals.virtual_us) / 3.6e9, totals.doubled, totals.violations);
   return totals.violations == 0 && totals.operations > 0 ? 0 : 1;
 }
 

@@ -55,7 +55,8 @@ rt::Task<Outcome> VolumeClient::write_request(Range range) {
   rt::Buffer buffer = core_.buffers().get(range.count * kSector);
   oracle_.fill(id, buffer.span());
   const Outcome outcome = co_await host_.write(range.first * kSector, buffer.span(), fua);
-  if (outcome != Outcome::kGone) oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone, fua);
+  if (outcome != Outcome::kGone)
+    oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone, fua);
   stats_.bytes += range.count * kSector;
   co_return outcome;
 }
@@ -72,9 +73,11 @@ rt::Task<Outcome> VolumeClient::zero_request(Range range, bool trim) {
   const bool fua = !trim && dice_.chance(mix_.fua);
   const bool no_hole = dice_.chance(0.3);
   const uint32_t id = oracle_.begin_write(moments_.next(), range.first, range.count, true);
-  const Outcome outcome = trim ? co_await host_.trim(range.first * kSector, range.count * kSector)
-                               : co_await host_.zero(range.first * kSector, range.count * kSector, fua, no_hole);
-  if (outcome != Outcome::kGone) oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone, fua);
+  const Outcome outcome =
+      trim ? co_await host_.trim(range.first * kSector, range.count * kSector)
+           : co_await host_.zero(range.first * kSector, range.count * kSector, fua, no_hole);
+  if (outcome != Outcome::kGone)
+    oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone, fua);
   co_return outcome;
 }
 
@@ -83,7 +86,8 @@ rt::Task<Outcome> VolumeClient::read_request(Range range) {
   oracle_.begin_read(started);
   rt::Buffer buffer = core_.buffers().get(range.count * kSector);
   const Outcome outcome = co_await host_.read(range.first * kSector, buffer.span());
-  const std::span<const std::byte> seen = outcome == Outcome::kDone ? buffer.span() : std::span<std::byte>{};
+  const std::span<const std::byte> seen =
+      outcome == Outcome::kDone ? buffer.span() : std::span<std::byte>{};
   oracle_.end_read(moments_.next(), started, range.first, seen);
   stats_.bytes += seen.size();
   co_return outcome;
@@ -100,7 +104,8 @@ rt::Task<Outcome> VolumeClient::flush_request() {
 rt::Task<bool> VolumeClient::verify_all() {
   constexpr uint64_t kStep = 256;
   for (uint64_t first = 0; first < oracle_.sectors(); first += kStep) {
-    const Outcome outcome = co_await read_request({first, std::min(kStep, oracle_.sectors() - first)});
+    const Outcome outcome =
+        co_await read_request({first, std::min(kStep, oracle_.sectors() - first)});
     if (outcome != Outcome::kDone) co_return false;
   }
   co_return true;

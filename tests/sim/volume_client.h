@@ -35,8 +35,8 @@ struct RequestMix {
   double fua = 0.05;          // of the writes
   uint64_t max_sectors = 64;  // length of a request, 1..
   uint32_t depth = 8;
-  bool unaligned = true;      // whole sectors only when false: 4 KiB blocks
-  double hot_spot = 0.5;      // share of requests that go to the first sixteenth of the volume
+  bool unaligned = true;  // whole sectors only when false: 4 KiB blocks
+  double hot_spot = 0.5;  // share of requests that go to the first sixteenth of the volume
 };
 
 struct ClientStats {
@@ -47,8 +47,15 @@ struct ClientStats {
 
 class VolumeClient {
  public:
-  VolumeClient(rt::Core& core, Host& host, Oracle& oracle, Moments& moments, uint64_t seed, RequestMix mix)
-      : core_(core), host_(host), oracle_(oracle), moments_(moments), dice_(seed), mix_(mix), tasks_(core) {}
+  VolumeClient(rt::Core& core, Host& host, Oracle& oracle, Moments& moments, uint64_t seed,
+               RequestMix mix)
+      : core_(core),
+        host_(host),
+        oracle_(oracle),
+        moments_(moments),
+        dice_(seed),
+        mix_(mix),
+        tasks_(core) {}
 
   // Issues `count` requests, `mix.depth` at a time; ends early when the host is gone or stop() was
   // called. On `core`.
