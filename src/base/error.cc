@@ -94,7 +94,7 @@ Error system_error(int errnum, std::string_view what, std::string next) {
   if (errnum == ENOSPC || errnum == EDQUOT) code = Code::kNoSpace;
   if (errnum == EACCES || errnum == EPERM) code = Code::kDenied;
   if (errnum == ENOENT || errnum == ENODEV || errnum == ENXIO) code = Code::kNoDevice;
-  if (errnum == EBUSY || errnum == EAGAIN) code = Code::kBusy;
+  if (errnum == EBUSY || errnum == EAGAIN || errnum == EADDRINUSE) code = Code::kBusy;
   if (errnum == EOPNOTSUPP) code = Code::kNotSupported;
   return Error(code, std::move(message), std::move(next));
 }

@@ -1,10 +1,10 @@
 // Sockets of one reactor: streams, listeners, connecting.
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <arpa/inet.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -36,8 +36,8 @@ PeerName name_of_peer(int fd) {
   }
   char host[NI_MAXHOST];
   char port[NI_MAXSERV];
-  if (getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host, sizeof host, port, sizeof port,
-                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+  if (getnameinfo(reinterpret_cast<sockaddr*>(&address), length, host, sizeof host, port,
+                  sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
     return {"unknown", "unknown"};
   }
   return {fmt::format("{}:{}", host, port), host};
@@ -60,7 +60,9 @@ class OsDetachedStream final : public rt::DetachedStream {
 
 class OsStream final : public rt::Stream {
  public:
-  OsStream(int fd, Engine& engine, PeerName name) : engine_(engine), name_(std::move(name)) { socket_.fd = fd; }
+  OsStream(int fd, Engine& engine, PeerName name) : engine_(engine), name_(std::move(name)) {
+    socket_.fd = fd;
+  }
   ~OsStream() override {
     if (socket_.fd < 0) return;
     engine_.forget(socket_);
@@ -135,7 +137,8 @@ rt::Address address_of(int fd) {
 class OsListener final : public rt::Listener {
  public:
   // `unlink_inode`: of the unix socket file to remove at the end; 0: none.
-  OsListener(int fd, Engine& engine, ino_t unlink_inode) : fd_(fd), engine_(engine), address_(address_of(fd)), inode_(unlink_inode) {
+  OsListener(int fd, Engine& engine, ino_t unlink_inode)
+      : fd_(fd), engine_(engine), address_(address_of(fd)), inode_(unlink_inode) {
     wait_.fd = fd;
     wait_.done = [](ReadableWait& wait) { static_cast<Wait&>(wait).event.pulse(); };
   }
@@ -146,7 +149,9 @@ class OsListener final : public rt::Listener {
       const int fd = accept4(fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
       if (fd >= 0) co_return make_stream(fd, engine_);
       if (errno == EINTR || errno == ECONNABORTED) continue;
-      if (errno != EAGAIN) co_return fail(Code::kSystem, fmt::format("accept on {}: {}", address_.to_string(), std::strerror(errno)));
+      if (errno != EAGAIN)
+        co_return fail(Code::kSystem,
+                       fmt::format("accept on {}: {}", address_.to_string(), std::strerror(errno)));
       if (!wait_.armed) engine_.wait_readable(wait_);
       co_await wait_.event.wait();
     }
@@ -157,7 +162,8 @@ class OsListener final : public rt::Listener {
     engine_.cancel(wait_);
     ::close(std::exchange(fd_, -1));
     struct stat status{};
-    if (inode_ != 0 && stat(address_.host.c_str(), &status) == 0 && status.st_ino == inode_) unlink(address_.host.c_str());
+    if (inode_ != 0 && stat(address_.host.c_str(), &status) == 0 && status.st_ino == inode_)
+      unlink(address_.host.c_str());
     wait_.event.pulse();
   }
   rt::Address address() const override { return address_; }
@@ -181,19 +187,31 @@ sockaddr_un unix_name(const std::string& path) {
 }
 
 // A socket file nobody listens on is left over from a crash and removed; a live one is busy.
+bool is_socket(const std::string& path) {
+  struct stat status{};
+  return lstat(path.c_str(), &status) == 0 && S_ISSOCK(status.st_mode);
+}
+
 Result<void> clear_stale_socket(const std::string& path) {
   struct stat status{};
   if (lstat(path.c_str(), &status) != 0) return {};
-  if (!S_ISSOCK(status.st_mode)) return fail(Code::kBusy, path + " exists and is not a socket", "choose another path or remove it");
+  if (!is_socket(path))
+    return fail(Code::kBusy, path + " exists and is not a socket",
+                "choose another path or remove it");
   const int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   const sockaddr_un name = unix_name(path);
   const int result = ::connect(probe, reinterpret_cast<const sockaddr*>(&name), sizeof name);
   const bool stale = result != 0 && errno == ECONNREFUSED;
   close(probe);
-  if (!stale) return fail(Code::kBusy, "somebody listens on unix:" + path, "stop that process or choose another path");
+  if (!stale)
+    return fail(Code::kBusy, "somebody listens on unix:" + path,
+                "stop that process or choose another path");
   unlink(path.c_str());
   return {};
 }
+
+constexpr rt::Micros kPredecessorPatience = 3 * rt::kSecond;
+constexpr rt::Micros kPredecessorPause = 50 * rt::kMillisecond;
 
 // The owner and the group may connect.
 constexpr mode_t kSocketMode = 0660;
@@ -206,7 +224,8 @@ Result<std::unique_ptr<rt::Listener>> listen_unix(const rt::Address& address, En
       chmod(address.host.c_str(), kSocketMode) != 0 || listen(fd, 1024) != 0) {
     const int error = errno;
     if (fd >= 0) close(fd);
-    return std::unexpected(system_error(error, "listen on " + address.to_string(), "check that the directory exists and may be written"));
+    return std::unexpected(system_error(error, "listen on " + address.to_string(),
+                                        "check that the directory exists and may be written"));
   }
   struct stat status{};
   stat(address.host.c_str(), &status);
@@ -224,8 +243,11 @@ Result<void> resolve(const rt::Address& address, bool passive, Resolved& resolve
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV | (passive ? AI_PASSIVE : 0);
-  const int error = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &resolved.list);
-  if (error != 0) return fail(Code::kInvalid, fmt::format("{}: {}", address.to_string(), gai_strerror(error)), "check the host name");
+  const int error = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints,
+                                &resolved.list);
+  if (error != 0)
+    return fail(Code::kInvalid, fmt::format("{}: {}", address.to_string(), gai_strerror(error)),
+                "check the host name");
   return {};
 }
 
@@ -234,29 +256,42 @@ Result<std::unique_ptr<rt::Listener>> listen_tcp(const rt::Address& address, Eng
   TRY(resolve(address, true, resolved));
   int error = EADDRNOTAVAIL;
   for (const addrinfo* info = resolved.list; info != nullptr; info = info->ai_next) {
-    const int fd = socket(info->ai_family, info->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, info->ai_protocol);
+    const int fd = socket(info->ai_family, info->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                          info->ai_protocol);
     if (fd < 0) continue;
     const int on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(fd, info->ai_addr, info->ai_addrlen) == 0 && listen(fd, 1024) == 0) return std::unique_ptr<rt::Listener>(std::make_unique<OsListener>(fd, engine, 0));
+    if (bind(fd, info->ai_addr, info->ai_addrlen) == 0 && listen(fd, 1024) == 0)
+      return std::unique_ptr<rt::Listener>(std::make_unique<OsListener>(fd, engine, 0));
     error = errno;
     close(fd);
   }
-  return std::unexpected(system_error(error, "listen on " + address.to_string(), "choose another port, or stop who uses it"));
+  return std::unexpected(system_error(error, "listen on " + address.to_string(),
+                                      "choose another port, or stop who uses it"));
 }
 
 }  // namespace
 
 rt::Task<Result<std::unique_ptr<rt::Listener>>> OsNet::listen(rt::Address address) {
-  if (address.kind == rt::Address::Kind::kUnix) co_return listen_unix(address, reactor_.engine());
-  co_return listen_tcp(address, reactor_.engine());
+  // After a kill the kernel closes the predecessor's socket only when its last I/O has ended.
+  const rt::Micros deadline = reactor_.clock().now() + kPredecessorPatience;
+  while (true) {
+    const bool is_unix = address.kind == rt::Address::Kind::kUnix;
+    auto listener = is_unix ? listen_unix(address, reactor_.engine())
+                            : listen_tcp(address, reactor_.engine());
+    const bool in_use = !listener && listener.error().code() == Code::kBusy &&
+                        (!is_unix || is_socket(address.host));
+    if (!in_use || reactor_.clock().now() >= deadline) co_return listener;
+    co_await rt::sleep_for(reactor_.clock(), kPredecessorPause);
+  }
 }
 
 Result<std::unique_ptr<rt::Listener>> OsNet::adopt_listener(int fd) {
   int listening = 0;
   socklen_t size = sizeof listening;
   if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || listening == 0) {
-    return fail(Code::kInvalid, fmt::format("descriptor {} is not a listening socket", fd), "check the socket unit");
+    return fail(Code::kInvalid, fmt::format("descriptor {} is not a listening socket", fd),
+                "check the socket unit");
   }
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -275,7 +310,8 @@ rt::Task<Result<std::unique_ptr<rt::Stream>>> OsNet::connect(rt::Address address
   } else {
     Resolved resolved;
     CO_TRY(resolve(address, false, resolved));
-    for (const addrinfo* info = resolved.list; info != nullptr && error != 0; info = info->ai_next) {
+    for (const addrinfo* info = resolved.list; info != nullptr && error != 0;
+         info = info->ai_next) {
       if (fd >= 0) close(fd);
       fd = socket(info->ai_family, info->ai_socktype | SOCK_CLOEXEC, info->ai_protocol);
       error = fd >= 0 && ::connect(fd, info->ai_addr, info->ai_addrlen) == 0 ? 0 : errno;
@@ -283,7 +319,8 @@ rt::Task<Result<std::unique_ptr<rt::Stream>>> OsNet::connect(rt::Address address
   }
   if (error != 0) {
     if (fd >= 0) close(fd);
-    co_return fail(Code::kConnection, fmt::format("connect to {}: {}", address.to_string(), std::strerror(error)));
+    co_return fail(Code::kConnection,
+                   fmt::format("connect to {}: {}", address.to_string(), std::strerror(error)));
   }
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   co_return make_stream(fd, reactor_.engine());

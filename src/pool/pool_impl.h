@@ -67,6 +67,7 @@ class PoolImpl final : public Pool {
   uint64_t extent_bytes() const;
 
   // pool_attach.cc
+  rt::Task<Result<void>> attach_at_start(Member& member);
   rt::Task<Result<void>> attach(Member& member);
   Result<void> check_label(const Member& member, const format::DeviceLabel& label) const;
   void on_trouble(DeviceId id);

@@ -32,7 +32,7 @@ PoolImpl::PoolImpl(rt::World& world, meta::Store& store, EventSink& events, meta
 rt::Task<Result<void>> PoolImpl::start(meta::Snapshot snapshot) {
   CO_TRY(load(snapshot));
   for (auto& [id, member] : members_) {
-    const auto attached = co_await attach(*member);
+    const auto attached = co_await attach_at_start(*member);
     if (attached) continue;
     // An old copy of the state directory must not touch the devices; anything else is a device
     // that may come back.
@@ -48,6 +48,21 @@ rt::Task<Result<void>> PoolImpl::start(meta::Snapshot snapshot) {
   co_await refresh_labels();
   tasks_.spawn(attach_loop());
   co_return Result<void>();
+}
+
+// After a kill the kernel keeps the files of the predecessor, and their locks, until its last I/O
+// has ended: a device in use is asked for again for a while.
+rt::Task<Result<void>> PoolImpl::attach_at_start(Member& member) {
+  constexpr rt::Micros kPatience = 3 * rt::kSecond;
+  constexpr rt::Micros kPause = 20 * rt::kMillisecond;
+  rt::Clock& clock = world_.control().clock();
+  const rt::Micros deadline = clock.now() + kPatience;
+  while (true) {
+    auto attached = co_await attach(member);
+    const bool in_use = !attached && attached.error().code() == Code::kBusy;
+    if (!in_use || clock.now() >= deadline) co_return attached;
+    co_await rt::sleep_for(clock, kPause);
+  }
 }
 
 Member& PoolImpl::add_member(const meta::DeviceRow& row) {

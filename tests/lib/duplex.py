@@ -186,8 +186,8 @@ def connect(array, volume="vol", **settings):
 
 def sh(*words, limit=COMMAND_LIMIT_S, check=True, **more):
     """Runs a client; its output."""
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=limit,
-                          check=False, stdin=subprocess.DEVNULL, **more)
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, errors="replace",
+                          timeout=limit, check=False, stdin=subprocess.DEVNULL, **more)
     if check and done.returncode != 0:
         raise Refused(f"{' '.join(map(str, words))}: exit {done.returncode}\n"
                       f"{done.stdout[-3000:]}{done.stderr[-3000:]}")
