@@ -98,8 +98,8 @@ class Bench:
         return result
 
     def table(self, cases, peer, targets):
-        head = ["case", "server", "rate", "p50 us", "p99 us", "longest us", "server CPU us/op", "client CPU %",
-                "spread %", f"rate to {peer}", "worst round", f"CPU to {peer}", "target", "verdict"]
+        head = ["case", "server", "rate", "p50 us", "p99 us", "longest us", "server CPU us/op",
+                "client CPU %", "spread %", f"rate to {peer}", "worst round", f"CPU to {peer}", "target", "verdict"]
         rows = []
         for case in cases:
             base = self.results[case.name, peer]
