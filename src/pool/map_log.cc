@@ -97,6 +97,15 @@ void MapLog::append(uint64_t first_sequence, std::vector<format::LogRecord> reco
   wake_.set();
 }
 
+void MapLog::skip_to(uint64_t sequence) {
+  ASSERT(sequence >= sequence_);
+  if (sequence == sequence_) return;
+  sequence_ = sequence;
+  needs_checkpoint_ = true;
+  queue_.clear();
+  wake_.set();
+}
+
 rt::Task<Result<void>> MapLog::written(uint64_t sequence) {
   const uint64_t failures = failures_;
   while (written_ < sequence || is_broken()) {

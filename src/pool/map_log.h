@@ -48,6 +48,9 @@ class MapLog {
   void attached(const FoundLog& found, uint64_t sequence);
   // `records` have the numbers first_sequence .. and are durable in the store.
   void append(uint64_t first_sequence, std::vector<format::LogRecord> records);
+  // The array's numbers have gone on to `sequence` without this log: what it lacks comes by a
+  // checkpoint.
+  void skip_to(uint64_t sequence);
   uint64_t sequence() const { return sequence_; }
 
   // Returns when all up to `sequence` is written, by an unbroken run that no loss has touched
@@ -59,7 +62,9 @@ class MapLog {
   void stop();
 
  private:
-  bool is_broken() const { return needs_checkpoint_ || device_.losses() != losses_; }
+  bool is_broken() const {
+    return needs_checkpoint_ || live_generation_ == 0 || device_.losses() != losses_;
+  }
   bool has_work() const { return is_broken() || !queue_.empty(); }
   rt::Task<bool> write_batch();
   rt::Task<bool> write_checkpoint();
@@ -81,7 +86,7 @@ class MapLog {
   uint64_t used_bytes_ = 0;
   uint32_t chain_ = 0;
   uint64_t generation_ = 0;       // of the last checkpoint begun
-  uint64_t live_generation_ = 0;  // of the live half
+  uint64_t live_generation_ = 0;  // of the live half; 0: there is none
   uint64_t losses_ = 0;           // of the device, when the live half was known to be whole
   bool needs_checkpoint_ = true;
 

@@ -195,8 +195,15 @@ rt::Task<Result<void>> PoolImpl::prepare_new_device(NewDevice& fresh) {
 
 rt::Task<Result<void>> PoolImpl::join(NewDevice& fresh) {
   const auto held = co_await mapper_.lock();
+  // Commits went on while it was prepared. Its log would lack their volumes, and pass for the one
+  // that knows all as soon as it has the highest number (mapper.h, invariant 3).
+  for (const auto& [other, joined] : members_) {
+    fresh.row.log_sequence = std::max(fresh.row.log_sequence, joined->row.log_sequence);
+  }
   CO_TRY(co_await store_.commit({meta::PutDevice{fresh.row}}));
   Member& member = *fresh.member;
+  member.row.log_sequence = fresh.row.log_sequence;
+  member.log.skip_to(fresh.row.log_sequence);
   for (uint32_t pe = 0; pe < fresh.row.clean_extents; ++pe) {
     member.space.add_free(PhysicalExtent(pe));
   }

@@ -1,5 +1,8 @@
-// Identity in the pool: a device added again, the numbers and names of backings.
+// Identity in the pool: a device added again, the numbers and names of backings, the log that
+// knows all volumes.
 #include <gtest/gtest.h>
+
+#include <algorithm>
 
 #include "pool/test_world.h"
 
@@ -79,6 +82,45 @@ TEST(PoolIdentity, ANameGivenByHandDoesNotStandInTheWayOfTheNextOne) {
   const auto made = rig.create(1, kMiB);
   ASSERT_TRUE(made) << made.error().describe();
   EXPECT_EQ((*made)->name(), "PD3");
+}
+
+// The map log of the new device was written before the volume was made, and rises above the other
+// log afterwards.
+TEST(PoolIdentity, ARebuildKnowsAVolumeMadeWhileADeviceWasAdded) {
+  Rig rig(25);
+  ASSERT_TRUE(rig.start());
+  ASSERT_TRUE(rig.add("/d1", false, kDisk));
+  ASSERT_TRUE(rig.create(2, kMiB));
+  rig.world.settle(rt::kSecond);
+  rig.world.hold = [](const rt::FileOp& op) {
+    return op.kind == rt::FileOp::Kind::kWrite && op.offset >= kMiB;  // map logs
+  };
+  std::optional<Result<Pool::AddedDevice>> added;
+  rt::TaskGroup group(rig.world.control());
+  rig.world.start(
+      group,
+      rig.pool->add_device(
+          {.path = "/d2", .name = "", .create_bytes = 2 * kDisk, .extent_bytes = kExtent}),
+      added);
+  const auto is_held = [&](const test::TestWorld::Io& io) { return rig.world.hold(*io.op); };
+  while (!std::ranges::any_of(rig.world.in_flight, is_held)) ASSERT_TRUE(rig.world.step());
+  ASSERT_TRUE(rig.create(1, kMiB));
+  ASSERT_FALSE(added);
+  rig.world.hold = nullptr;
+  while (!added) ASSERT_TRUE(rig.world.step());
+  ASSERT_TRUE(*added);
+  for (uint64_t at = 0; at < kMiB; at += kExtent) ASSERT_TRUE(rig.write(1, at, std::byte(7)));
+  ASSERT_TRUE(rig.flush(1));
+  rig.power_cut();
+  rig.tables = {};
+  rig.tables.array.id = ArrayId(0x400104);
+  test::TestStore fresh(rig.world, rig.tables);
+  const auto report = rig.world.run(Pool::rebuild(rig.world, fresh, {"/d1"}, false));
+  ASSERT_TRUE(report) << report.error().describe();
+  EXPECT_EQ(report->volumes, (std::vector<std::string>{"v1", "v2"}));
+  ASSERT_TRUE(rig.start());
+  rig.attach_all();
+  for (uint64_t at = 0; at < kMiB; at += kExtent) EXPECT_EQ(rig.read(1, at), std::byte(7));
 }
 
 }  // namespace
