@@ -80,6 +80,8 @@ rt::Task<Result<uint64_t>> Device::refresh_size() {
 }
 
 rt::Task<> Device::detach() {
+  // From here on no core reports: a report could arrive after the device is gone.
+  set_state(DeviceState::kAbsent);
   for (size_t i = 0; i < ports_.size(); ++i) {
     co_await rt::hop(world_.core(i));
     co_await ports_[i]->close();

@@ -78,7 +78,8 @@ class Device {
   rt::Task<Result<void>> attach(std::string path, std::unique_ptr<rt::File> control_file);
   // Reads the size again, on every core.
   rt::Task<Result<uint64_t>> refresh_size();
-  // Closes all ports; returns when the last operation has ended and no report is under way.
+  // The device is absent from here on. Closes all ports; returns when the last operation has ended
+  // and no report is under way.
   rt::Task<> detach();
 
  private:
