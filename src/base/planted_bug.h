@@ -1,6 +1,6 @@
 // Planted bugs: canaries for the simulator. Each is one place where a build made for it alone
-// leaves out a step; a simulator that does not notice is too weak. tests/canary.cmake builds one
-// program per bug, tests/lib/canary.sh runs them.
+// leaves out a step; a simulator that does not notice is too weak. tests/sim/canary/canary.cmake
+// builds one program per bug, tests/lib/canary.sh runs them.
 //
 // In every other build planted() is false and nothing of it is in the program. It has internal
 // linkage and is evaluated by the compiler only, because a canary links sources with and without

@@ -61,7 +61,7 @@ std::byte* BufferPool::carve(uint8_t cls) {
   if (bytes > kSlab) return nullptr;
   if (slab_.size() < bytes) {
     if (arena_.size() - carved_ < kSlab) return nullptr;
-    // What is left of the old slab stays unused: at most half a slab, once per size change.
+    // What is left of the old slab stays unused: less than a slab, and a slab is cut up only once.
     slab_ = arena_.subspan(carved_, kSlab);
     carved_ += kSlab;
   }

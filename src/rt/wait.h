@@ -205,7 +205,7 @@ class Limit {
     void await_resume() const {}
     Limit& limit;
   };
-  // What was acquired must be given back with release(clamp(amount)).
+  // What was acquired must be given back with release(amount), which clamps it the same way.
   [[nodiscard]] Acquire acquire(uint64_t amount) { return Acquire(*this, clamp(amount)); }
   // Takes it at once or not at all; never overtakes a waiter.
   bool try_acquire(uint64_t amount) {

@@ -13,9 +13,6 @@ class [[nodiscard]] ListWait : rt::Waiter {
       : waiters_(waiters), is_ready_(is_ready) {}
   ListWait(const ListWait&) = delete;
   ListWait& operator=(const ListWait&) = delete;
-  ~ListWait() {
-    if (list != nullptr) list->remove(*this);
-  }
   bool await_ready() const { return is_ready_; }
   void await_suspend(std::coroutine_handle<> h) {
     handle = h;
