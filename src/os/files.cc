@@ -115,6 +115,10 @@ uint32_t direct_alignment(int fd, bool block_device) {
 }
 
 Result<int> open_descriptor(const std::string& path, const rt::OpenOptions& options, bool& direct) {
+  // Asked before the open, which would wait at a pipe until somebody writes into it.
+  struct stat status{};
+  if (::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode) && !S_ISBLK(status.st_mode))
+    return fail(Code::kInvalid, path + " is neither a file nor a block device");
   int flags = (options.write ? O_RDWR : O_RDONLY) | O_CLOEXEC;
   if (options.create) flags |= O_CREAT;
   if (options.create && options.exclusive) flags |= O_EXCL;
@@ -165,10 +169,6 @@ rt::Task<Result<std::unique_ptr<rt::File>>> OsFiles::open(std::string path,
   rt::FileInfo info;
   info.is_block_device = S_ISBLK(status.st_mode);
   info.path = path;
-  if (!info.is_block_device && !S_ISREG(status.st_mode)) {
-    close(fd);
-    co_return fail(Code::kInvalid, path + " is neither a file nor a block device");
-  }
   if (options.create && !info.is_block_device && status.st_size == 0) {
     if (const int error = finish_creation(fd, options.create_bytes, path); error != 0) {
       close(fd);

@@ -1,6 +1,7 @@
 // The doors on Linux, driven for real: both engines, tmpfs and disk, sockets between cores.
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -103,13 +104,18 @@ rt::Task<std::vector<int>> refusals(rt::Core& core, std::string path) {
   EXPECT_FALSE(again);
   auto absent = co_await core.files().open(path + "-absent", {});
   EXPECT_EQ(absent.error().code(), Code::kNoDevice);
+  const std::string pipe = path + "-pipe";
+  EXPECT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  auto waiting = co_await core.files().open(pipe, {.write = false, .direct = false});
+  EXPECT_EQ(waiting.error().code(), Code::kInvalid);
+  unlink(pipe.c_str());
   EXPECT_TRUE((*file)->lock());
   auto second = co_await core.files().open(path, {});
   EXPECT_EQ((*second)->lock().error().code(), Code::kBusy);
   co_return errors;
 }
 
-TEST_P(DoorTest, ReadingPastTheEndOpeningTwiceAndLockingTwiceAreRefused) {
+TEST_P(DoorTest, ReadingPastTheEndOpeningTwiceLockingTwiceAndPipesAreRefused) {
   const auto errors = run_on(world->reactor(0), refusals(world->reactor(0), path("r")));
   EXPECT_EQ(errors, std::vector<int>{EIO});
 }

@@ -183,16 +183,14 @@ class UringEngine final : public Engine {
     tag(sqe, nullptr, Kind::kWake);
   }
 
+  // One at a time: what a completion runs may come back here through cancel().
   void reap() {
-    io_uring_cqe* batch[128];
-    unsigned count = 0;
-    while ((count = io_uring_peek_batch_cqe(&ring_, batch, 128)) > 0) {
-      for (unsigned i = 0; i < count; ++i) {
-        const uint64_t data = batch[i]->user_data;
-        const int result = batch[i]->res;
-        complete(data, result);
-      }
-      io_uring_cq_advance(&ring_, count);
+    io_uring_cqe* cqe = nullptr;
+    while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
+      const uint64_t data = cqe->user_data;
+      const int result = cqe->res;
+      io_uring_cqe_seen(&ring_, cqe);
+      complete(data, result);
     }
   }
 
@@ -235,9 +233,12 @@ class UringEngine final : public Engine {
       result = 0;
     } else if (transfer && result == 0) {
       result = -EIO;  // the end of the file lies inside the range
-    } else if (result == -EOPNOTSUPP &&
-               (op.kind == rt::FileOp::Kind::kZero || op.kind == rt::FileOp::Kind::kZeroNoUnmap)) {
-      // Rare (a file system without hole punching): done in place, blocking.
+    } else if (result == -EOPNOTSUPP && op.kind == rt::FileOp::Kind::kZero) {
+      // A disk that cannot unmap, like most hard disks: the kernel writes the zeroes.
+      op.kind = rt::FileOp::Kind::kZeroNoUnmap;
+      return submit(op);
+    } else if (result == -EOPNOTSUPP && op.kind == rt::FileOp::Kind::kZeroNoUnmap) {
+      // Rare (a file system without fallocate): done in place, blocking.
       result = -write_zeroes(file_fd(op), op.offset, op.length);
     }
     op.error = -result;
