@@ -22,8 +22,9 @@ part() {
 
 part tmpfs 'tmpfs, server and client on one CPU' "$here/nbd.py" --tmpfs
 part disk 'Disk, server and client on a CPU each' "$here/nbd.py" --disk "$disk"
-part free 'Disk, nobody pinned' "$here/nbd.py" --disk "$disk" --free --rounds 3 --no-first-writes
-part busy 'Disk, busy CPUs' "$here/nbd.py" --disk "$disk" --busy --rounds 3 --only '4k random' \
+part free 'Disk, nobody pinned' "$here/nbd.py" --disk "$disk" --free --rounds 3 --pair \
+  --no-first-writes
+part busy 'Disk, busy CPUs' "$here/nbd.py" --disk "$disk" --busy --rounds 3 --only '4k random' --pair \
   --no-first-writes
 part restart 'Restart and memory, 1 TiB in one piece, on a disk' "$here/restart.py" "$disk" --maps thick
 part scattered 'Restart and memory, 1 TiB in 262144 pieces, on tmpfs' "$here/restart.py" /dev/shm \

@@ -99,7 +99,8 @@ class Bench:
 
     def table(self, cases, peer, targets):
         head = ["case", "server", "rate", "p50 us", "p99 us", "longest us", "server CPU us/op",
-                "client CPU %", "spread %", f"rate to {peer}", "worst round", f"CPU to {peer}", "target", "verdict"]
+                "client CPU %", "spread %", f"rate to {peer}", "worst round", f"CPU to {peer}",
+                "target", "verdict"]
         rows = []
         for case in cases:
             base = self.results[case.name, peer]
@@ -162,9 +163,10 @@ def parse():
     parser.add_argument("--free", action="store_true", help="pin nobody")
     parser.add_argument("--busy", action="store_true", help="with endless loops of nice 19 beside")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=0.8, help="of each measurement")
     parser.add_argument("--size", type=int, default=1024, help="MiB of each server's file")
     parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--pair", action="store_true", help="only duplexd and the peer of the ratios")
     parser.add_argument("--no-first-writes", action="store_true")
     parser.add_argument("--build", default=os.path.join(HERE, "..", "build"))
     options = parser.parse_args()
@@ -180,7 +182,8 @@ def main():
     options = parse()
     peer = Nbdkit if options.tmpfs else Qsd
     Duplexd.build = options.build
-    kinds = available([peer, Duplexd, *(each for each in PEERS if each is not peer)])
+    others = [] if options.pair else [each for each in PEERS if each is not peer]
+    kinds = available([peer, Duplexd, *others])
     if peer not in kinds:
         sys.exit(f"{peer.program} is what the ratios are to; next: install it")
     cases = [case for case in CASES if options.only in case.name]

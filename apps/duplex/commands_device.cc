@@ -40,6 +40,37 @@ struct AddDevice {
   bool overwrite = false;
 };
 
+void add_pool_commands(CLI::App& app, Context& context) {
+  CLI::App* pool = app.add_subcommand("pool", "Space of all devices together");
+  pool->require_subcommand(1);
+  pool->add_subcommand("show", "Used, free and promised space")->callback([&context] {
+    context.action = [&context](const Client& client) {
+      show(context, client.get("/api/v1/pool"), [](const Json& p) {
+        Table table({">TOTAL", ">USED", ">FREE", ">CLEANING", ">PROMISED"});
+        table.add({size_text(p["total"]), size_text(p["used"]), size_text(p["free"]),
+                   size_text(p["scrubbing"]), size_text(p["promised"])});
+        table.print();
+      });
+    };
+  });
+}
+
+void add_backing_commands(CLI::App& app, Context& context) {
+  CLI::App* backing = app.add_subcommand("backing", "Containers that hold the data of volumes");
+  backing->require_subcommand(1);
+  backing->add_subcommand("list", "All backings")->callback([&context] {
+    context.action = [&context](const Client& client) {
+      show(context, client.get("/api/v1/backings"), [](const Json& all) {
+        Table table({"NAME", ">SIZE", ">ALLOCATED", "KIND", "DEVICE"});
+        for (const Json& b : all)
+          table.add({b["name"], size_text(b["size"]), size_text(b["allocated"]),
+                     b["thick"].get<bool>() ? "thick" : "thin", text_or_dash(b["device"])});
+        table.print();
+      });
+    };
+  });
+}
+
 }  // namespace
 
 void add_device_commands(CLI::App& app, Context& context) {
@@ -105,32 +136,8 @@ void add_device_commands(CLI::App& app, Context& context) {
                       });
                     }),
               context);
-
-  CLI::App* pool = app.add_subcommand("pool", "Space of all devices together");
-  pool->require_subcommand(1);
-  pool->add_subcommand("show", "Used, free and promised space")->callback([&context] {
-    context.action = [&context](const Client& client) {
-      show(context, client.get("/api/v1/pool"), [](const Json& p) {
-        Table table({">TOTAL", ">USED", ">FREE", ">CLEANING", ">PROMISED"});
-        table.add({size_text(p["total"]), size_text(p["used"]), size_text(p["free"]),
-                   size_text(p["scrubbing"]), size_text(p["promised"])});
-        table.print();
-      });
-    };
-  });
-  CLI::App* backing = app.add_subcommand("backing", "Containers that hold the data of volumes");
-  backing->require_subcommand(1);
-  backing->add_subcommand("list", "All backings")->callback([&context] {
-    context.action = [&context](const Client& client) {
-      show(context, client.get("/api/v1/backings"), [](const Json& all) {
-        Table table({"NAME", ">SIZE", ">ALLOCATED", "KIND", "DEVICE"});
-        for (const Json& b : all)
-          table.add({b["name"], size_text(b["size"]), size_text(b["allocated"]),
-                     b["thick"].get<bool>() ? "thick" : "thin", text_or_dash(b["device"])});
-        table.print();
-      });
-    };
-  });
+  add_pool_commands(app, context);
+  add_backing_commands(app, context);
 }
 
 }  // namespace duplex::cli

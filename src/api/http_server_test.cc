@@ -88,7 +88,7 @@ class HttpServerTest : public testing::Test {
     ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     std::string answer;
     char buffer[4096];
-    for (ssize_t n; (n = ::recv(fd, buffer, sizeof buffer, 0)) > 0;)
+    for (ssize_t n = 0; (n = ::recv(fd, buffer, sizeof buffer, 0)) > 0;)
       answer.append(buffer, static_cast<size_t>(n));
     ::close(fd);
     return answer;

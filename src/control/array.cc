@@ -49,8 +49,7 @@ rt::Task<Result<void>> Array::start() {
   CO_TRY_ASSIGN(const meta::Snapshot snapshot, co_await store_->load());
   events_.use_store(*store_);
   CO_TRY_ASSIGN(pool_, co_await pool::Pool::open(world_, *store_, events_, snapshot));
-  CO_TRY_ASSIGN(volumes_,
-                co_await volume::Volumes::open(world_, *store_, *pool_, events_, snapshot));
+  CO_TRY_ASSIGN(volumes_, co_await volume::Volumes::open(world_, *pool_, events_, snapshot));
   jobs_ = std::make_unique<Jobs>(world_, *store_, *volumes_, events_, snapshot);
   co_return Result<void>();
 }

@@ -54,7 +54,6 @@ class Array {
   void set_nbd_addresses(std::vector<rt::Address> addresses) {
     nbd_addresses_ = std::move(addresses);
   }
-  const std::vector<rt::Address>& nbd_addresses() const { return nbd_addresses_; }
   // NBD URI of a volume at the first address, or empty when nothing listens.
   std::string uri_of(const std::string& volume) const;
   rt::Micros started() const { return started_; }

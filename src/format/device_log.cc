@@ -279,6 +279,23 @@ uint32_t end_chain(std::span<const std::byte> encoded) {
   return stored_seal(encoded);
 }
 
+LogPosition latest_batch(std::span<const std::byte> bytes) {
+  LogPosition latest;
+  for (; bytes.size() >= kBlockBytes; bytes = bytes.subspan(kBlockBytes)) {
+    if (!begins_with(bytes, kBatchMagic)) continue;
+    ByteReader head(bytes.subspan(kSealedFrom));
+    head.take<uint32_t>();  // chain
+    const auto generation = head.take<uint64_t>();
+    const auto first = head.take<uint64_t>();
+    const auto length = head.take<uint32_t>();
+    const auto count = head.take<uint32_t>();
+    const bool whole = length >= kBatchHead && length <= bytes.size() && length % kBlockBytes == 0;
+    if (!whole || count == 0 || !sealed(bytes.first(length))) continue;
+    latest = std::max(latest, {generation, first + count - 1});
+  }
+  return latest;
+}
+
 Result<LogHalf> decode_half(std::span<const std::byte> bytes, const Uuid& device) {
   LogHalf half;
   TRY_ASSIGN(half.checkpoint, take_checkpoint(bytes, &half.used_bytes));

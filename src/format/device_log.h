@@ -10,6 +10,7 @@
 // Encode and decode only; no I/O here.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -80,6 +81,16 @@ struct LogHalf {
   uint64_t used_bytes = 0;   // where the next batch goes
   uint32_t chain = 0;
 };
+// How far a log got.
+struct LogPosition {
+  uint64_t generation = 0;
+  uint64_t sequence = 0;
+  auto operator<=>(const LogPosition&) const = default;
+};
+// The end of the latest valid batch anywhere in a half, whatever stands before it; {0, 0}: none. A
+// log that ends earlier than this has a hole.
+LogPosition latest_batch(std::span<const std::byte> bytes);
+
 // kCorrupt when there is no valid checkpoint. A torn or foreign batch ends the run silently: that
 // is how a log ends.
 Result<LogHalf> decode_half(std::span<const std::byte> bytes, const Uuid& device);

@@ -47,7 +47,7 @@ struct DeviceRow {
 struct BackingRow {
   BackingId id;
   Uuid uuid;
-  std::string name;  // "PD0"
+  std::string name;  // "PD1"
   uint64_t size_bytes = 0;
   bool thick = false;
   DeviceId device;  // extents come from here only; 0: from any

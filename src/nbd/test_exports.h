@@ -26,7 +26,6 @@ class FakeVolume final : public volume::Volume {
   VolumeNumber number() const override { return VolumeNumber(1); }
   uint64_t size_bytes() const override { return data_.size(); }
   rt::Core& core() const override { return core_; }
-  uint64_t preferred_bytes() const override { return 4096; }
   volume::VolumeStats stats() const override { return {}; }
   const std::vector<std::byte>& data() const { return data_; }
 

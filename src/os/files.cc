@@ -183,7 +183,8 @@ rt::Task<Result<std::unique_ptr<rt::File>>> OsFiles::open(std::string path,
   }
   info.size = *size;
   Path how = direct ? Path::kEngine : Path::kCached;
-  if (is_tmpfs(fd)) how = Path::kInline;
+  // The node of a block device lies on devtmpfs, which calls itself tmpfs; the device does not.
+  if (!info.is_block_device && is_tmpfs(fd)) how = Path::kInline;
   info.is_direct = direct && how == Path::kEngine;
   info.alignment = info.is_direct ? direct_alignment(fd, info.is_block_device) : 1;
   info.engine = how == Path::kInline ? "inline" : reactor_.engine().name();

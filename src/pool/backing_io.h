@@ -2,7 +2,7 @@
 //
 // Nine: a request of 32 MiB that is not aligned to extents of 4 MiB touches nine of them. Lives
 // in the frame of the coroutine that awaits it; nothing is allocated.
-//   IoBatch batch; batch.add(...); co_await batch; batch.result()
+//   IoBatch batch; batch.add(...); Result<void> done = co_await batch;
 #pragma once
 
 #include <array>

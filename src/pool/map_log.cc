@@ -31,6 +31,7 @@ rt::Task<Result<FoundLog>> read_half(rt::File& file, uint64_t offset, uint64_t b
     }
   }
   FoundLog found;
+  found.latest = format::latest_batch(half.span());
   auto decoded = format::decode_half(half.span(), device);
   if (decoded) {
     found.valid = true;
@@ -46,10 +47,12 @@ rt::Task<Result<FoundLog>> read_half(rt::File& file, uint64_t offset, uint64_t b
 rt::Task<Result<FoundLog>> read_map_log(rt::File& file, uint64_t log_offset, uint64_t log_bytes,
                                         Uuid device) {
   FoundLog best;
+  format::LogPosition latest;
   for (unsigned half = 0; half < 2; ++half) {
     auto found =
         co_await read_half(file, log_offset + half * (log_bytes / 2), log_bytes / 2, device);
     if (!found) co_return std::unexpected(found.error());
+    latest = std::max(latest, found->latest);
     // Generations rise with every checkpoint, so the higher one is the later state; it was live.
     if (found->valid && (!best.valid || found->content.checkpoint.generation >
                                             best.content.checkpoint.generation)) {
@@ -57,6 +60,7 @@ rt::Task<Result<FoundLog>> read_map_log(rt::File& file, uint64_t log_offset, uin
       best.half = half;
     }
   }
+  best.latest = latest;
   co_return best;
 }
 

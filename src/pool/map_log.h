@@ -30,6 +30,12 @@ struct FoundLog {
   bool valid = false;  // false: neither half has a checkpoint
   unsigned half = 0;
   format::LogHalf content;
+  format::LogPosition latest;  // of any batch in either half
+  // Records are lost: what comes after them is there.
+  bool has_hole() const {
+    const format::LogCheckpoint& end = content.checkpoint;
+    return latest > format::LogPosition{end.generation, end.sequence};
+  }
 };
 // kCorrupt is not an error here (see `valid`); kNotSupported is, and failed reads (kMediumRead).
 rt::Task<Result<FoundLog>> read_map_log(rt::File& file, uint64_t log_offset, uint64_t log_bytes,

@@ -26,6 +26,10 @@
 namespace duplex::pool {
 namespace {
 
+constexpr const char* kAcceptNext =
+    "keep a copy of the devices; then --accept-missing goes on without what is lost and marks "
+    "volumes that may miss data as damaged";
+
 struct Source {
   std::string path;
   std::unique_ptr<rt::File> file;
@@ -87,7 +91,19 @@ rt::Task<Result<Source>> Rebuild::read(std::string path) {
                 co_await read_map_log(*source.file, label.log_offset, label.log_bytes, label.uuid));
   if (!log.valid) {
     co_return fail(Code::kCorrupt,
-                   fmt::format("the map log of device {} ({}) is damaged", label.name, path));
+                   fmt::format("the map log of device {} ({}) is damaged", label.name, path),
+                   kAcceptNext);
+  }
+  // A damaged block in the middle: what is recorded before it is an old state, and extents that
+  // this state does not know would be cleaned.
+  if (log.has_hole()) {
+    if (!accept_missing_)
+      co_return fail(Code::kCorrupt,
+                     fmt::format("the map log of device {} ({}) has a hole: what happened after "
+                                 "it is not known, and data written since would be lost",
+                                 label.name, path),
+                     kAcceptNext);
+    report_.missing_devices.push_back(fmt::format("{} (in part)", label.name));
   }
   source.log = std::move(log.content.checkpoint);
   co_return source;

@@ -70,7 +70,8 @@ class Hop : Work {
 };
 inline Hop hop(Executor& to) { return Hop(to); }
 
-// co_await yield(): lets everything that is ready on this executor run first.
+// co_await yield(): lets everything that is ready on this executor run first. Not for waiting in a
+// loop: a reactor looks at its I/O, and at what other threads posted, when nothing is ready.
 class Yield : Work {
  public:
   Yield() : Work(&Yield::resume) {}

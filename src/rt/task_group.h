@@ -29,7 +29,6 @@ class TaskGroup {
   // No new tasks from now on; returns when all have ended. May be awaited by several.
   Task<> close();
 
-  bool closing() const { return closing_; }
   size_t size() const { return size_; }
 
  private:

@@ -221,11 +221,10 @@ class Limit {
       waiters_.wake_one();
     }
   }
-  uint64_t clamp(uint64_t amount) const { return amount < total_ ? amount : total_; }
-  uint64_t free() const { return free_; }
-  uint64_t total() const { return total_; }
 
  private:
+  uint64_t clamp(uint64_t amount) const { return amount < total_ ? amount : total_; }
+
   uint64_t total_;
   uint64_t free_;
   WaitList waiters_;

@@ -48,11 +48,11 @@ class Volume {
  public:
   virtual ~Volume() = default;
 
-  virtual const std::string& name() const = 0;   // any thread
-  virtual VolumeNumber number() const = 0;       // any thread
-  virtual uint64_t size_bytes() const = 0;       // any thread; may grow or shrink between calls
-  virtual rt::Core& core() const = 0;            // any thread
-  virtual uint64_t preferred_bytes() const = 0;  // alignment that costs no read-modify-write
+  // Any thread.
+  virtual const std::string& name() const = 0;
+  virtual VolumeNumber number() const = 0;
+  virtual uint64_t size_bytes() const = 0;  // may grow or shrink between calls
+  virtual rt::Core& core() const = 0;
 
   // The range of every call lies inside size_bytes(), else kSize and nothing is done.
   virtual rt::Task<Result<void>> read(uint64_t offset, std::span<std::byte> into) = 0;

@@ -43,7 +43,6 @@ class VolumeImpl final : public Volume {
   VolumeNumber number() const override { return number_; }
   uint64_t size_bytes() const override { return size_.load(std::memory_order_relaxed); }
   rt::Core& core() const override { return core_; }
-  uint64_t preferred_bytes() const override { return kBlockBytes; }
   rt::Task<Result<void>> read(uint64_t offset, std::span<std::byte> into) override;
   rt::Task<Result<void>> write(uint64_t offset, std::span<const std::byte> from, bool fua) override;
   rt::Task<Result<void>> zero(ByteRange range, ZeroFlags flags) override;
@@ -53,7 +52,6 @@ class VolumeImpl final : public Volume {
   VolumeStats stats() const override;
 
   // For the registry, on core().
-  pool::Backing& backing() const { return backing_; }
   Gate& gate() { return gate_; }
   // The backing has grown.
   void grow(uint64_t size_bytes);

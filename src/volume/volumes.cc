@@ -26,8 +26,8 @@ std::string subject_of(const std::string& name) { return "volume " + name; }
 
 }  // namespace
 
-rt::Task<Result<std::unique_ptr<Volumes>>> Volumes::open(rt::World& world, meta::Store& /*store*/,
-                                                         pool::Pool& pool, EventSink& events,
+rt::Task<Result<std::unique_ptr<Volumes>>> Volumes::open(rt::World& world, pool::Pool& pool,
+                                                         EventSink& events,
                                                          const meta::Snapshot& snapshot) {
   auto volumes = std::make_unique<VolumesImpl>(world, pool, events, Epoch(snapshot.array.epoch));
   const std::vector<meta::VolumeRow> rows = snapshot.volumes;

@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "base/event.h"
-#include "meta/store.h"
+#include "meta/rows.h"
 #include "pool/pool.h"
 #include "rt/task.h"
 #include "rt/world.h"
@@ -46,8 +46,8 @@ struct VolumeInfo {
 class Volumes : public Exports {
  public:
   using Exports::open;
-  static rt::Task<Result<std::unique_ptr<Volumes>>> open(rt::World& world, meta::Store& store,
-                                                         pool::Pool& pool, EventSink& events,
+  static rt::Task<Result<std::unique_ptr<Volumes>>> open(rt::World& world, pool::Pool& pool,
+                                                         EventSink& events,
                                                          const meta::Snapshot& snapshot);
   // Disconnects clients and waits for their requests; nothing is opened any more.
   virtual rt::Task<> stop() = 0;

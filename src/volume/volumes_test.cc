@@ -107,8 +107,7 @@ class VolumesTest : public ::testing::Test {
   void reopen() {
     meta::Snapshot snapshot;
     for (const auto& [id, row] : pool.rows) snapshot.volumes.push_back(row);
-    auto opened =
-        world.finish(world.control(), Volumes::open(world, store, pool, events, snapshot));
+    auto opened = world.finish(world.control(), Volumes::open(world, pool, events, snapshot));
     ASSERT_TRUE(opened);
     volumes = *std::move(opened);
   }
