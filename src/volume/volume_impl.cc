@@ -125,7 +125,7 @@ rt::Task<Result<void>> VolumeImpl::clear_beyond(ByteRange beyond) {
   const ByteRange rest{beyond.offset, end - beyond.offset};
   if (rest.empty() || backing_.is_hole(rest)) co_return Result<void>();
   CO_TRY(co_await zero_blocks(rest, pool::ZeroMode::kMayUnmap));
-  co_return co_await flush_legs();
+  co_return co_await flush_for_fua();
 }
 
 uint64_t VolumeImpl::mapped_bytes(ByteRange range) const {

@@ -81,6 +81,7 @@ class VolumeImpl final : public Volume {
                                       Holes holes);
   rt::Task<Result<void>> zero_blocks(ByteRange range, pool::ZeroMode mode);
   rt::Task<Result<void>> flush_legs();
+  rt::Task<Result<void>> flush_for_fua();
 
   // volume_impl.cc
   rt::Task<Result<void>> read_bounced(uint64_t offset, std::span<std::byte> into);
@@ -116,6 +117,7 @@ class VolumeImpl final : public Volume {
   RangeLock locks_;
   Gate gate_;
   BackingLeg own_;
+  bool loss_untold_ = false;  // a flush for FUA failed, no FLUSH has failed since
   Readers readers_;
   Counters counters_;
 };

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include "base/checksum.h"
 #include "base/planted_bug.h"
@@ -61,7 +62,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
       from = from.subspan(piece.length);
     }
   }
-  if (fua) co_return ended(co_await flush_legs());
+  if (fua) co_return ended(co_await flush_for_fua());
   co_return Result<void>();
 }
 
@@ -73,7 +74,7 @@ rt::Task<Result<void>> VolumeImpl::zero(ByteRange range, ZeroFlags flags) {
   if (flags.no_hole) mode = pool::ZeroMode::kKeep;
   if (flags.fast) mode = pool::ZeroMode::kFast;
   Result<void> done = co_await zero_in_order(range, mode);
-  if (done && flags.fua) done = co_await flush_legs();
+  if (done && flags.fua) done = co_await flush_for_fua();
   co_return ended(std::move(done));
 }
 
@@ -84,7 +85,7 @@ rt::Task<Result<void>> VolumeImpl::trim(ByteRange range, bool fua) {
   if (!range_fits(range.offset, range.length, size_bytes())) co_return ended(fail(Code::kSize));
   Result<void> done =
       co_await zero_in_order(range.narrowed(kRegionBytes), pool::ZeroMode::kMayUnmap);
-  if (done && fua) done = co_await flush_legs();
+  if (done && fua) done = co_await flush_for_fua();
   co_return ended(std::move(done));
 }
 
@@ -183,7 +184,18 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
 
 rt::Task<Result<void>> VolumeImpl::flush() {
   Counters::add(counters_.flushes, 1);
-  co_return ended(co_await flush_legs());
+  Result<void> done = co_await flush_legs();
+  const bool untold = std::exchange(loss_untold_, false);
+  if (done && untold) done = fail(Code::kFlushLost);
+  co_return ended(std::move(done));
+}
+
+// The legs tell of a loss once. Here it is told to one write, and its host doubts that write
+// alone; but others may be lost as well: the next FLUSH has to say so.
+rt::Task<Result<void>> VolumeImpl::flush_for_fua() {
+  Result<void> done = co_await flush_legs();
+  if (!done) loss_untold_ = true;
+  co_return done;
 }
 
 // Passes neither lock nor gate: it covers what has been answered, and that has left both.

@@ -169,8 +169,15 @@ TEST_F(WritePathTest, AFailedFlushIsToldOnceAndTheNextMaySucceed) {
   backing.fail_flush = {Code::kFlushLost};
   EXPECT_EQ(finish(volume.flush()).error().code(), Code::kFlushLost);
   EXPECT_TRUE(finish(volume.flush()));
+}
+
+// Mutation: loss_untold_ never set. Found by the simulator at first: the backing tells of a loss
+// once, and told it to a write with FUA; the flush after that covered up what others had lost.
+TEST_F(WritePathTest, ALossToldToAWriteWithFuaFailsTheNextFlushAsWell) {
   backing.fail_flush = {Code::kFlushLost};
   EXPECT_EQ(finish(volume.write(0, filled(4096, 1), true)).error().code(), Code::kFlushLost);
+  EXPECT_EQ(finish(volume.flush()).error().code(), Code::kFlushLost);
+  EXPECT_TRUE(finish(volume.flush()));
   EXPECT_EQ(volume.stats().errors, 2u);
 }
 

@@ -61,12 +61,12 @@ Oracle::Sector& Oracle::opened(Sector& sector) {
   return sector;
 }
 
-uint32_t Oracle::begin_write(Time now, uint64_t first, uint64_t count, bool zero) {
+uint32_t Oracle::begin_write(Time now, uint64_t first, uint64_t count, WriteKind kind) {
   ASSERT(count > 0 && first + count <= sectors_.size());
   const uint32_t id = next_write_++;
-  in_flight_[id] = {first, count, now, kNever, zero, false};
+  in_flight_[id] = {first, count, now, kNever, kind, false};
   for (uint64_t s = first; s < first + count; ++s) {
-    opened(sectors_[s]).push_back({.tag = tag_for(id, zero), .start = now});
+    opened(sectors_[s]).push_back({.tag = tag_for(id, kind.zero), .start = now});
   }
   return id;
 }
@@ -75,30 +75,30 @@ void Oracle::fill(uint32_t write, std::span<std::byte> out) const {
   const Write& w = in_flight_.at(write);
   ASSERT(out.size() == w.count * kSector);
   for (uint64_t i = 0; i < w.count; ++i) {
-    image_of(tag_for(write, w.zero), w.first + i, out.subspan(i * kSector, kSector));
+    image_of(tag_for(write, w.kind.zero), w.first + i, out.subspan(i * kSector, kSector));
   }
 }
 
-void Oracle::end_write(Time now, uint32_t write, bool success, bool durable) {
+void Oracle::end_write(Time now, uint32_t write, bool success) {
   const auto it = in_flight_.find(write);
   if (it == in_flight_.end()) return;
   Write w = it->second;
   in_flight_.erase(it);
   w.end = now;
   const bool certain = success && !w.tainted;
+  const bool durable = certain && w.kind.fua;
   for (uint64_t s = w.first; s < std::min<uint64_t>(w.first + w.count, sectors_.size()); ++s) {
     for (Version& v : sectors_[s]) {
       if (v.start != w.start) continue;
       v.end = now;
       v.success = certain;
-      v.durable = certain && durable;
+      v.durable = durable;
     }
     prune(sectors_[s]);
   }
   if (certain && !durable) unflushed_.push_back(w);
-  if (!durable) return;
-  // A write with FUA may flush the device: it may have been told of a loss, or prevented one.
-  flush_must_fail_ = false;
+  // A write with FUA may flush the device.
+  if (!w.kind.fua || !success) return;
   for (Write& other : unflushed_) other.maybe_durable = true;
 }
 
@@ -218,6 +218,11 @@ void Oracle::lose_unflushed(Time now, bool power) {
   }
 }
 
+bool Oracle::may_be_flushing() const {
+  return !flushes_.empty() ||
+         std::ranges::any_of(in_flight_, [](const auto& w) { return w.second.kind.fua; });
+}
+
 void Oracle::power_cut(Time now) {
   loss_was_power_ = true;
   lose_unflushed(now, true);
@@ -247,8 +252,8 @@ void Oracle::killed(Time now) {
 void Oracle::cache_lost(Time now, bool only_device) {
   loss_was_power_ = false;
   const bool data = std::any_of(unflushed_.begin(), unflushed_.end(),
-                                [](const Write& w) { return !w.zero && !w.maybe_durable; });
-  if (only_device && data && flushes_.empty()) flush_must_fail_ = true;
+                                [](const Write& w) { return !w.kind.zero && !w.maybe_durable; });
+  if (only_device && data && !may_be_flushing()) flush_must_fail_ = true;
   lose_unflushed(now, false);
   for (auto& [id, write] : in_flight_) write.tainted = true;
   unflushed_.clear();

@@ -15,7 +15,9 @@
 //      successful flush was issued, or written with FUA. What had ended by c is one unknown
 //      constant from then on: the first read of one of these versions rules the others out.
 //   4. When a device loses its cache without a power cut (a failed flush), 3 holds likewise, and
-//      the next flush of a volume with answered, unflushed writes must fail.
+//      the next flush of a volume with answered, unflushed writes must fail, whatever writes with
+//      FUA were told before. A flush or FUA in flight at the loss may have come before it: then
+//      nothing is asked.
 //   5. A write answered with an error has ended, but is never certain.
 // Times are a counter that rises with every call of the workload, so ties do not exist.
 #pragma once
@@ -39,13 +41,17 @@ class Oracle {
   // `key`: 16 bits, part of every tag, so that data of another volume is foreign here.
   Oracle(uint16_t key, uint64_t sectors) : key_(key), sectors_(sectors) {}
 
-  // A write of whole sectors is about to be issued; zero: zeroes instead of tags.
-  uint32_t begin_write(Time now, uint64_t first, uint64_t count, bool zero);
+  struct WriteKind {
+    bool zero = false;  // zeroes instead of tags
+    bool fua = false;
+  };
+  // A write of whole sectors is about to be issued.
+  uint32_t begin_write(Time now, uint64_t first, uint64_t count, WriteKind kind);
   // The bytes of the whole write.
   void fill(uint32_t write, std::span<std::byte> out) const;
-  // The reply came. `durable`: success with FUA. A write whose connection is gone is not ended: it
+  // The reply came. A write whose connection is gone is not ended: it
   // may still land until the machine stops. Replies of requests that a crash cut off are ignored.
-  void end_write(Time now, uint32_t write, bool success, bool durable);
+  void end_write(Time now, uint32_t write, bool success);
 
   void begin_flush(Time now) { flushes_.push_back(now); }
   void end_flush(Time now, Time issued, bool success);
@@ -86,7 +92,7 @@ class Oracle {
     uint64_t count;
     Time start;
     Time end;
-    bool zero;
+    WriteKind kind;
     bool tainted;                // in flight when a cache was lost: its success is not certain
     bool maybe_durable = false;  // a flush or FUA that ended after it may have covered it
   };
@@ -99,6 +105,7 @@ class Oracle {
   static bool allowed(const Version& v, Time started, Time settled);
   void observe(Sector& sector, size_t seen, Time now);
   void lose_unflushed(Time now, bool power);
+  bool may_be_flushing() const;
   void violate(std::string text);
   std::string describe(const Sector& sector) const;
 

@@ -9,20 +9,18 @@ namespace {
 // Drives an oracle of 8 sectors by hand; image(w) is what a read of sector 0 returns after write w.
 class OracleTest : public testing::Test {
  protected:
-  uint32_t write(bool success = true, bool durable = false) {
-    const uint32_t id = start();
-    end(id, success, durable);
+  uint32_t write(bool success = true, bool fua = false) {
+    const uint32_t id = start(fua);
+    end(id, success);
     return id;
   }
-  uint32_t start() {
-    const uint32_t id = oracle.begin_write(++now, 0, 1, false);
+  uint32_t start(bool fua = false) {
+    const uint32_t id = oracle.begin_write(++now, 0, 1, {.fua = fua});
     images[id].resize(kSector);
     oracle.fill(id, images[id]);
     return id;
   }
-  void end(uint32_t id, bool success = true, bool durable = false) {
-    oracle.end_write(++now, id, success, durable);
-  }
+  void end(uint32_t id, bool success = true) { oracle.end_write(++now, id, success); }
   void flush(bool success = true) {
     const Time issued = ++now;
     oracle.begin_flush(issued);
@@ -168,6 +166,23 @@ TEST_F(OracleTest, AfterACacheLossThatWasToldTheNextFlushMayGoWell) {
   flush(false);
   flush();
   read(a);
+  EXPECT_FALSE(bad()) << oracle.violation();
+}
+
+TEST_F(OracleTest, AFailedWriteWithFuaIsNotTheFlushThatTellsOfALoss) {
+  write();
+  oracle.cache_lost(++now, true);
+  write(false, true);
+  flush();
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleTest, AFlushMayGoWellWhenFuaWasInFlightAtTheLoss) {
+  write();
+  const uint32_t fua = start(true);
+  oracle.cache_lost(++now, true);
+  flush();
+  end(fua, false);
   EXPECT_FALSE(bad()) << oracle.violation();
 }
 

@@ -301,6 +301,13 @@ void Scene::collect_clients() {
   clients_.clear();
 }
 
+// A store that failed to write takes nothing more in this life, and only the next one knows whether
+// the change it failed at holds.
+template <class T>
+bool in_doubt(const Result<T>& result) {
+  return !result && result.error().code() == Code::kSystem;
+}
+
 // Creates, resizes and deletes volumes of its own, one after the other.
 rt::Task<> Scene::verbs() {
   for (int turn = 0; turn < 30 && !verbs_stop_; ++turn) {
@@ -317,14 +324,19 @@ rt::Task<> Scene::verbs() {
                                                            .device = {},
                                                            .thick = dice_.chance(0.3)});
       if (made) expected_[name] = size;
+      if (in_doubt(made)) co_return;
       if (!made && made.error().code() == Code::kExists)
         violate("create says that " + name + " exists");
     } else if (dice_.chance(0.5)) {
       verb_ = {name, std::nullopt};
-      if (co_await array_->volumes().remove(name, false)) expected_.erase(name);
+      const auto removed = co_await array_->volumes().remove(name, false);
+      if (removed) expected_.erase(name);
+      if (in_doubt(removed)) co_return;
     } else {
       verb_ = {name, size};
-      if (co_await array_->volumes().resize(name, size, true)) expected_[name] = size;
+      const auto resized = co_await array_->volumes().resize(name, size, true);
+      if (resized) expected_[name] = size;
+      if (in_doubt(resized)) co_return;
     }
     verb_.reset();
   }
