@@ -69,6 +69,8 @@ std::string Client::text(const std::string& path) const {
 }
 
 std::string path_part(const std::string& name) {
+  if (name.empty())
+    throw Failure{kUsage, "e_invalid", "the name is empty", "give the name, see --help"};
   std::string out;
   for (const char c : name) {
     const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||

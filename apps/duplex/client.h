@@ -52,7 +52,8 @@ class Client {
   int port_ = 0;      // 0: a unix socket
 };
 
-// Percent-encodes a name for a path.
+// Percent-encodes a name for a path. An empty one throws Failure (kUsage): the path would be that
+// of the list.
 std::string path_part(const std::string& name);
 
 }  // namespace duplex::cli

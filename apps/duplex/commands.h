@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 
+#include "base/text.h"
 #include "duplex/output.h"
 
 namespace duplex::cli {
@@ -19,6 +20,14 @@ struct Context {
 inline CLI::App* destructive(CLI::App* command, Context& context) {
   command->preparse_callback([&context](size_t) { context.has_plan = true; });
   return command;
+}
+
+// CLI11 reads "-1" as a very large number.
+inline CLI::Validator whole_number() {
+  return {[](const std::string& text) {
+            return parse_number(text) ? std::string() : "'" + text + "' is not a whole number";
+          },
+          ""};
 }
 
 void add_general_commands(CLI::App& app, Context& context);  // status, support, event

@@ -40,6 +40,24 @@ struct AddDevice {
   bool overwrite = false;
 };
 
+// With --overwrite but without --yes the array is asked first without it: its refusal tells what
+// would be destroyed.
+Json add_device(const Client& client, const Settings& settings, const AddDevice& add) {
+  const std::string path = add.path.contains("://") ? add.path : absolute_path(add.path);
+  Json body = {{"path", path}, {"name", add.name}, {"overwrite", add.overwrite && settings.yes}};
+  if (!add.size.empty()) body["size"] = size_of(add.size);
+  try {
+    return client.post("/api/v1/devices", body);
+  } catch (const Failure& failure) {
+    const bool carries_something = failure.next.contains("--overwrite");
+    if (!carries_something || !add.overwrite || settings.yes) throw;
+    confirmed(settings, failure.message + "; what is there will be destroyed",
+              fmt::format("to destroy it: duplex device add {} --overwrite --yes", path));
+  }
+  body["overwrite"] = true;
+  return client.post("/api/v1/devices", body);
+}
+
 void add_pool_commands(CLI::App& app, Context& context) {
   CLI::App* pool = app.add_subcommand("pool", "Space of all devices together");
   pool->require_subcommand(1);
@@ -84,15 +102,10 @@ void add_device_commands(CLI::App& app, Context& context) {
   add_command->add_option("--name", add->name, "default: from the path");
   add_command->add_option("--size", add->size, "size of a file that does not exist yet")
       ->type_name("20G");
-  add_command->add_flag("--overwrite", add->overwrite, "take it although it carries something");
+  add_command->add_flag("--overwrite", add->overwrite, "destroy what it carries; asks first");
   add_command->callback([&context, add] {
     context.action = [&context, add](const Client& client) {
-      const bool is_uri = add->path.contains("://");
-      Json body = {{"path", is_uri ? add->path : absolute_path(add->path)},
-                   {"name", add->name},
-                   {"overwrite", add->overwrite}};
-      if (!add->size.empty()) body["size"] = add->size;
-      const Json made = client.post("/api/v1/devices", body);
+      const Json made = add_device(client, context.settings, *add);
       show(context, made, [](const Json& d) { print_devices(Json::array({d})); });
       say(context.settings, "next: duplex volume create NAME --size 10G");
     };

@@ -1,6 +1,9 @@
 // status, support, event.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
+#include <chrono>
 #include <memory>
 
 #include "duplex/commands.h"
@@ -28,18 +31,31 @@ void print_event(const Json& event) {
              event["next"] == "" ? "" : "  (next: " + event["next"].get<std::string>() + ")");
 }
 
-// Times compare as text, so a shorter one is a beginning of them: 2026-11-21, 2026-11-21T03:30.
-void check_time(const std::string& since) {
-  constexpr std::string_view kForm = "0000-00-00T00:00:00.000Z";
-  const auto fits = [&](size_t i) {
-    return kForm[i] == '0' ? since[i] >= '0' && since[i] <= '9' : since[i] == kForm[i];
+// Whether `time` is 2026-11-21T03:30:00.000 or a beginning of it that ends with a whole number, the
+// day at least, and exists in the calendar.
+bool is_time(std::string_view time) {
+  constexpr std::string_view kForm = "0000-00-00T00:00:00.000";
+  constexpr std::array<size_t, 5> kEnds = {10, 13, 16, 19, 23};
+  if (std::ranges::find(kEnds, time.size()) == kEnds.end()) return false;
+  for (size_t i = 0; i < time.size(); ++i) {
+    const bool digit = time[i] >= '0' && time[i] <= '9';
+    if (kForm[i] == '0' ? !digit : time[i] != kForm[i]) return false;
+  }
+  const auto part = [&](size_t at, size_t length) {
+    return at < time.size() ? static_cast<unsigned>(*parse_number(time.substr(at, length))) : 0;
   };
-  size_t end = 0;
-  while (end < std::min(since.size(), kForm.size()) && fits(end)) ++end;
-  const std::string_view rest = std::string_view(since).substr(end);
-  if (since.empty() || (end >= 10 && (rest.empty() || rest == "Z"))) return;
-  throw Failure{kUsage, "e_invalid", fmt::format("'{}' is not a time", since),
-                "use UTC like 2026-11-21T03:30:00Z"};
+  const std::chrono::year_month_day date{std::chrono::year(static_cast<int>(part(0, 4))),
+                                         std::chrono::month(part(5, 2)),
+                                         std::chrono::day(part(8, 2))};
+  return date.ok() && part(11, 2) < 24 && part(14, 2) < 60 && part(17, 2) < 60;
+}
+
+// Times compare as text. Without its Z one is a beginning of every time in its second, or its day.
+std::string since_of(const std::string& text) {
+  const std::string time = text.ends_with('Z') ? text.substr(0, text.size() - 1) : text;
+  if (is_time(time)) return time;
+  throw Failure{kUsage, "e_invalid", fmt::format("'{}' is not a time", text),
+                "use UTC like 2026-11-21T03:30:00Z, or a beginning of it: 2026-11-21"};
 }
 
 void follow_events(const Context& context, const Client& client) {
@@ -91,13 +107,12 @@ void add_general_commands(CLI::App& app, Context& context) {
   event->require_subcommand(1);
   CLI::App* list = event->add_subcommand("list", "The last events");
   auto since = std::make_shared<std::string>();
-  list->add_option("--since", *since, "only events at or after this time")
-      ->type_name("2026-11-21T03:30:00Z");
-  list->callback([&context, since] {
-    context.action = [&context, since](const Client& client) {
-      check_time(*since);
-      // Without its Z it is a beginning of every time in its second.
-      const std::string from = since->substr(0, since->find('Z'));
+  const CLI::Option* given = list->add_option("--since", *since, "only events from this time on")
+                                 ->type_name("2026-11-21T03:30:00Z");
+  list->callback([&context, since, given] {
+    const bool is_given = given->count() > 0;
+    context.action = [&context, since, is_given](const Client& client) {
+      const std::string from = is_given ? since_of(*since) : std::string();
       Json all = Json::array();
       for (const Json& one : client.get("/api/v1/events?limit=1000")) {
         if (one["time"].get<std::string>() >= from) all.push_back(one);

@@ -37,7 +37,7 @@ void add_job_commands(CLI::App& app, Context& context) {
   auto rate = std::make_shared<std::string>();
   const auto command = [&](const char* verb, const char* help, const auto& act) {
     CLI::App* made = job->add_subcommand(verb, help);
-    made->add_option("id", *id)->required();
+    made->add_option("id", *id)->required()->check(whole_number());
     made->callback([&context, id, act] {
       context.action = [&context, id, act](const Client& client) {
         show(context, act(client, fmt::format("/api/v1/jobs/{}", *id)),
@@ -48,8 +48,10 @@ void add_job_commands(CLI::App& app, Context& context) {
   };
   command("show", "One job",
           [](const Client& client, const std::string& path) { return client.get(path); });
-  for (const char* verb : {"pause", "resume", "cancel"}) {
-    command(verb, "", [verb](const Client& client, const std::string& path) {
+  for (const auto& [verb, help] : {std::pair("pause", "Stop for now, keep what is done"),
+                                   {"resume", "Go on after a pause"},
+                                   {"cancel", "End it for good; what has been copied stays"}}) {
+    command(verb, help, [verb](const Client& client, const std::string& path) {
       return client.post(path + "/" + verb, Json::object());
     });
   }
@@ -57,10 +59,11 @@ void add_job_commands(CLI::App& app, Context& context) {
           [&context, id, timeout](const Client& client, const std::string&) {
             return follow_job(client, context.settings, *id, *timeout);
           })
-      ->add_option("--timeout", *timeout, "seconds, 0 for ever");
+      ->add_option("--timeout", *timeout, "seconds, 0 for ever")
+      ->check(whole_number());
   command("rate", "Limit a job",
           [rate](const Client& client, const std::string& path) {
-            return client.post(path + "/rate", {{"rate", *rate == "none" ? "0" : *rate}});
+            return client.post(path + "/rate", {{"rate", *rate == "none" ? 0 : size_of(*rate)}});
           })
       ->add_option("rate", *rate, "bytes per second, or none")
       ->required()

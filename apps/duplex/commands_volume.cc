@@ -63,8 +63,12 @@ void print_volume(const Json& v) {
     devices += (devices.empty() ? "" : ", ") + device.get<std::string>();
   fmt::print("extents     {} of {} on {}\n", v["extents"].dump(), size_text(v["extent_size"]),
              devices.empty() ? "no device yet" : devices);
-  if (v["damaged"].get<bool>())
-    fmt::print("DAMAGED: a device was missing when the array was rebuilt\n");
+  if (v["damaged"].get<bool>()) {
+    fmt::print("DAMAGED: data may be missing since a rebuild, so hosts cannot open it\n");
+    fmt::print("next: duplex volume delete {} --yes; then create it again and restore its data\n",
+               v["name"].get<std::string>());
+    return;
+  }
   for (const Json& client : v["clients"]) fmt::print("client      {}\n", client.get<std::string>());
   print_recipes(v["name"], v["uri"]);
 }
@@ -113,7 +117,7 @@ void add_create(CLI::App& volume, Context& context) {
   command->add_flag("--thick", create->thick, "allocate all of it now");
   command->callback([&context, create] {
     context.action = [&context, create](const Client& client) {
-      const Json body = {{"name", create->name},     {"size", create->size},
+      const Json body = {{"name", create->name},     {"size", size_of(create->size)},
                          {"id", create->id},         {"backing", create->backing},
                          {"device", create->device}, {"thick", create->thick}};
       show(context, client.post("/api/v1/volumes", body), [](const Json& v) {
@@ -140,7 +144,8 @@ void add_import(CLI::App& volume, Context& context) {
       ->check(CLI::IsMember({"raw", "qcow2", "vmdk", "vhdx", "vpc"}));
   command->add_flag("--overwrite", import->overwrite, "replace the data the volume holds");
   command->add_flag("--wait", import->wait, "follow the job to its end");
-  command->add_option("--timeout", import->timeout, "with --wait: seconds, 0 for ever");
+  command->add_option("--timeout", import->timeout, "with --wait: seconds, 0 for ever")
+      ->check(whole_number());
   command->callback([&context, import] {
     context.action = [&context, import](const Client& client) {
       const std::string path = "/api/v1/volumes/" + path_part(import->name);
@@ -216,18 +221,15 @@ void add_named(CLI::App& volume, Context& context) {
   CLI::App* resize = destructive(
       command("resize", "Change the size online",
               [&context, flag, size](const Client& client, const std::string& path) {
+                const uint64_t bytes = size_of(*size);
                 const Json v = client.get(path);
-                const auto bytes = parse_size(*size);
-                if (!bytes)
-                  throw Failure{kUsage, "e_invalid", std::string(bytes.error().message()),
-                                std::string(bytes.error().next())};
-                const bool loses = *bytes < v["size"].get<uint64_t>() && *flag;
+                const bool loses = bytes < v["size"].get<uint64_t>() && *flag;
                 const std::string what =
                     fmt::format("volume {} goes from {} to {}{}", v["name"].get<std::string>(),
-                                size_text(v["size"]), format_size_rounded(*bytes),
+                                size_text(v["size"]), format_size_rounded(bytes),
                                 loses ? "; data beyond the new end will be gone" : "");
                 if ((loses || context.settings.plan) && !confirmed(context.settings, what)) return;
-                show(context, client.patch(path, {{"size", *bytes}, {"discard", *flag}}),
+                show(context, client.patch(path, {{"size", bytes}, {"discard", *flag}}),
                      [](const Json& json) { print_volumes(Json::array({json})); });
               }),
       context);

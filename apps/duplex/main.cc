@@ -1,11 +1,38 @@
 // duplex: the command line of an array. Parses, calls the API, prints.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <span>
 
 #include "duplex/commands.h"
 
 namespace duplex::cli {
 namespace {
+
+// Parsing ended in the middle: says where, and where help is.
+Failure usage_failure(const CLI::App& app, const CLI::ParseError& error) {
+  std::string words = "duplex";
+  const CLI::App* reached = &app;
+  while (!reached->get_subcommands().empty()) {
+    reached = reached->get_subcommands().front();
+    words += " " + reached->get_name();
+  }
+  const bool verb_missing =
+      error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError) &&
+      !reached->get_subcommands(nullptr).empty();
+  const std::vector<std::string> rest = app.remaining(true);
+  std::string message = error.what();
+  if (verb_missing && rest.empty()) {
+    message = fmt::format("a command is missing after '{}'", words);
+  } else if (verb_missing && rest.front().starts_with('-')) {
+    message = fmt::format("there is no option {}", rest.front());
+  } else if (verb_missing) {
+    message = fmt::format("there is no command '{} {}'", words, rest.front());
+  }
+  return {kUsage, "e_invalid", message, words + " --help"};
+}
 
 int run(int argc, char** argv) {
   CLI::App app("Commands for a Duplex storage array");
@@ -29,7 +56,12 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kDone : kUsage;
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    // Options take effect only when all of the line is understood.
+    const std::span words(argv, static_cast<size_t>(argc));
+    context.settings.json = std::ranges::find(words, std::string_view("--json")) != words.end();
+    print_failure(context.settings, usage_failure(app, error));
+    return kUsage;
   }
   try {
     if (context.settings.plan && !context.has_plan) {

@@ -80,14 +80,21 @@ std::string text_or_dash(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-bool confirmed(const Settings& settings, const std::string& what) {
+uint64_t size_of(const std::string& text) {
+  const auto bytes = parse_size(text);
+  if (bytes) return *bytes;
+  throw Failure{kUsage, "e_invalid", std::string(bytes.error().message()),
+                std::string(bytes.error().next())};
+}
+
+bool confirmed(const Settings& settings, const std::string& what, const std::string& next) {
   if (settings.plan) {
     fmt::print("{}\n", what);
     return false;
   }
   if (settings.yes) return true;
   if (isatty(STDIN_FILENO) == 0) {
-    throw Failure{kRefused, "e_state", what, "add --yes to do it, or --plan to see it only"};
+    throw Failure{kRefused, "e_state", what, next};
   }
   fmt::print(stderr, "{}\nGo on? [y/N] ", what);
   std::string answer;
@@ -99,13 +106,12 @@ bool confirmed(const Settings& settings, const std::string& what) {
 Json follow_job(const Client& client, const Settings& settings, uint64_t id, uint64_t timeout_s) {
   const auto start = std::chrono::steady_clock::now();
   const bool live = isatty(STDERR_FILENO) != 0 && !settings.quiet && !settings.json;
-  while (true) {
+  // A paused job does not end, so it is looked at before it is waited for, and every second.
+  for (uint64_t wait_s = 0;; wait_s = 1) {
     const uint64_t passed = static_cast<uint64_t>(
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - start)
             .count());
-    const uint64_t left = timeout_s == 0 ? 60 : timeout_s - std::min(timeout_s, passed);
-    const Json job = client.get(
-        fmt::format("/api/v1/jobs/{}?timeout={}", id, std::min<uint64_t>(left, live ? 1 : 30)));
+    const Json job = client.get(fmt::format("/api/v1/jobs/{}?timeout={}", id, wait_s));
     const std::string state = job["state"];
     if (live) {
       fmt::print(stderr, "\rjob {} {}: {:.0f} %  {} of {}  about {} s left   ", id, state,
@@ -113,12 +119,16 @@ Json follow_job(const Client& client, const Settings& settings, uint64_t id, uin
                  size_text(job["bytes_total"]), job["eta_s"].get<uint64_t>());
     }
     const bool final_state = state == "done" || state == "failed" || state == "cancelled";
-    if (final_state || (timeout_s != 0 && passed >= timeout_s)) {
+    const bool paused = state == "paused";
+    if (final_state || paused || (timeout_s != 0 && passed >= timeout_s)) {
       if (live) fmt::print(stderr, "\n");
       if (state == "failed")
         throw Failure{kRefused, "e_state",
                       fmt::format("job {} failed: {}", id, job["error"].get<std::string>()),
                       fmt::format("duplex job show {}", id)};
+      if (paused)
+        throw Failure{kRefused, "e_state", fmt::format("job {} is paused", id),
+                      fmt::format("duplex job resume {}", id)};
       if (!final_state)
         throw Failure{kRefused, "e_timeout", fmt::format("job {} is still {}", id, state),
                       fmt::format("duplex job wait {}", id)};

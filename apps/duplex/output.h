@@ -39,11 +39,16 @@ std::string absolute_path(const std::string& path);
 std::string size_text(const Json& bytes);
 std::string text_or_dash(const Json& value);
 
-// Shows what an act destroys. With --plan prints it and returns false; on a terminal asks; else
-// needs --yes (throws Failure without it).
-bool confirmed(const Settings& settings, const std::string& what);
+// A size as people write it; throws Failure (kUsage) with the rule.
+uint64_t size_of(const std::string& text);
 
-// Follows a job with a progress line until it ends or `timeout_s` is over (0: for ever).
+// Shows what an act destroys. With --plan prints it and returns false; on a terminal asks; else
+// needs --yes (throws Failure without it, and `next` as the way on).
+bool confirmed(const Settings& settings, const std::string& what,
+               const std::string& next = "add --yes to do it, or --plan to see it only");
+
+// Follows a job with a progress line until it ends or `timeout_s` is over (0: for ever). A job that
+// has failed or is paused, and the end of the time, throw Failure.
 Json follow_job(const Client& client, const Settings& settings, uint64_t id, uint64_t timeout_s);
 
 }  // namespace duplex::cli

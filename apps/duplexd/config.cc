@@ -3,7 +3,11 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <memory>
 #include <numeric>
+#include <system_error>
 
 #include "duplexd/options.h"
 
@@ -68,10 +72,28 @@ std::optional<std::vector<std::string>> as_texts(const toml::node& node, Kind ki
   return texts;
 }
 
+constexpr size_t kMaxBytesOfFile = 1 << 20;
+
+Result<std::string> read_text(const std::string& path) {
+  const auto refused = [&](const std::string& why) {
+    return fail(Code::kInvalid, fmt::format("{} cannot be read: {}", path, why),
+                "check --config; what belongs into the file says docs/CONFIG.md");
+  };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "re"),
+                                                             std::fclose);
+  if (!file) return refused(std::generic_category().message(errno));
+  std::string text(kMaxBytesOfFile + 1, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+  if (std::ferror(file.get()) != 0) return refused(std::generic_category().message(errno));
+  if (text.size() > kMaxBytesOfFile) return refused("it is longer than 1 MiB");
+  return text;
+}
+
 // Debian's library throws; here it becomes a value.
 Result<toml::table> parse(const std::string& path) {
+  TRY_ASSIGN(const std::string text, read_text(path));
   try {
-    return toml::parse_file(path);
+    return toml::parse(text, path);
   } catch (const toml::parse_error& error) {
     return fail(Code::kInvalid,
                 fmt::format("{} line {}: {}", path, error.source().begin.line, error.description()),

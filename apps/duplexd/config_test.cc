@@ -144,6 +144,21 @@ TEST_F(ConfigTest, AFileThatIsNotThereIsRefused) {
   const auto result = combine(flags);
   ASSERT_FALSE(result);
   EXPECT_NE(result.error().message().find(path()), std::string_view::npos);
+  EXPECT_EQ(result.error().message().find("line"), std::string_view::npos)
+      << result.error().describe();
+  EXPECT_NE(result.error().message().find("No such file"), std::string_view::npos);
+  EXPECT_NE(result.error().next().find("--config"), std::string_view::npos);
+}
+
+TEST_F(ConfigTest, WhatIsNoFileOrTooLongIsRefused) {
+  Flags flags;
+  for (const std::string& no_file : {directory, std::string("/dev/zero")}) {
+    flags.config = no_file;
+    const auto result = combine(flags);
+    ASSERT_FALSE(result);
+    EXPECT_TRUE(result.error().message().starts_with(no_file)) << result.error().describe();
+    EXPECT_NE(result.error().message().find("cannot be read"), std::string_view::npos);
+  }
 }
 
 TEST_F(ConfigTest, AFlagWinsOverTheFile) {
@@ -184,6 +199,29 @@ TEST_F(ConfigTest, NameIdAndStateAreNeeded) {
     EXPECT_NE(result.error().message().find(missing), std::string_view::npos);
     EXPECT_NE(result.error().next(), "");
   }
+}
+
+TEST_F(ConfigTest, FlagsOfARebuildMeanNothingWithoutItAndItNeedsADevice) {
+  const auto with = [](bool rebuild, std::vector<std::string> devices, bool accept_missing) {
+    Flags flags;
+    flags.settings = {{"name", "a"}, {"id", "0x1"}, {"state", "/s"}};
+    flags.direct.rebuild = rebuild;
+    flags.direct.devices = std::move(devices);
+    flags.direct.accept_missing = accept_missing;
+    return combine(std::move(flags));
+  };
+  const auto expect_refused = [](const Result<DaemonOptions>& result, std::string_view names) {
+    ASSERT_FALSE(result);
+    EXPECT_TRUE(result.error().message().starts_with(names)) << result.error().describe();
+    EXPECT_NE(result.error().next().find("--device PATH"), std::string_view::npos);
+  };
+  EXPECT_TRUE(with(true, {"/d"}, false));
+  EXPECT_TRUE(with(true, {"/d"}, true));
+  EXPECT_TRUE(with(false, {}, false));
+  expect_refused(with(true, {}, false), "--rebuild needs a device");
+  expect_refused(with(false, {"/d"}, false), "--device");
+  expect_refused(with(false, {"/d"}, true), "--device");
+  expect_refused(with(false, {}, true), "--accept-missing");
 }
 
 TEST_F(ConfigTest, WithoutANumberThereIsAReactorPerProcessor) {

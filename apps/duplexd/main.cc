@@ -58,9 +58,6 @@ void declare(CLI::App& app, Flags& flags) {
 
 Result<void> rebuild(os::OsWorld& world, const control::ArrayOptions& array,
                      const DaemonOptions& options) {
-  if (options.devices.empty())
-    return fail(Code::kInvalid, "--rebuild needs a device to start from",
-                "add --device PATH; its label names the others");
   TRY_ASSIGN(
       const auto report,
       os::run_on(world.control(),
@@ -99,9 +96,9 @@ api::Response run_request(control::Array& array, api::Request request) {
 }
 
 Result<void> start(Daemon& daemon, os::OsWorld& world, const control::ArrayOptions& array,
-                   const DaemonOptions& options) {
+                   const DaemonOptions& options, std::vector<int> fds) {
   TRY_ASSIGN(daemon.array, os::run_on(world.control(), control::Array::open(world, array)));
-  TRY(os::run_on(world.control(), open_front_door(daemon, options, os::take_listen_fds())));
+  TRY(os::run_on(world.control(), open_front_door(daemon, options, std::move(fds))));
   for (const rt::Address& address : options.api) {
     TRY_ASSIGN(auto server,
                api::HttpServer::start(*daemon.array, address, options.insecure, run_request));
@@ -129,7 +126,15 @@ void stop(Daemon& daemon, os::OsWorld& world) {
   os::run_on(world.control(), close_array(daemon));
 }
 
-int serve(const DaemonOptions& options) {
+// An array that nobody can reach would only look as if it worked.
+Result<void> check_reachable(const DaemonOptions& options, const std::vector<int>& fds) {
+  if (!options.nbd.empty() || !options.api.empty() || !fds.empty()) return {};
+  return fail(Code::kInvalid, "neither hosts nor commands could reach the array",
+              "add --nbd unix:PATH for hosts and --api unix:PATH for duplex (in the file: nbd, "
+              "api), or pass sockets with LISTEN_FDS");
+}
+
+int serve(const DaemonOptions& options, std::vector<int> fds) {
   set_log_level(options.log_level);
   auto world = os::OsWorld::create({.reactors = options.reactors, .engine = options.engine});
   if (!world) return refuse(world.error(), kRefused);
@@ -142,7 +147,7 @@ int serve(const DaemonOptions& options) {
     if (!rebuilt) return refuse(rebuilt.error(), kRefused);
   }
   Daemon daemon;
-  const auto started = start(daemon, **world, array, options);
+  const auto started = start(daemon, **world, array, options, std::move(fds));
   if (!started) {
     stop(daemon, **world);
     return refuse(started.error(), kRefused);
@@ -169,7 +174,10 @@ int run(int argc, char** argv) {
   }
   const auto options = combine(std::move(flags));
   if (!options) return refuse(options.error(), kUsage);
-  return serve(*options);
+  std::vector<int> fds = os::take_listen_fds();
+  if (const auto reachable = check_reachable(*options, fds); !reachable)
+    return refuse(reachable.error(), kUsage);
+  return serve(*options, std::move(fds));
 }
 
 }  // namespace

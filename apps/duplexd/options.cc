@@ -25,13 +25,28 @@ Result<T> choice(const std::string& key, const std::string& value,
               fmt::format("use one of {}", all));
 }
 
+Result<void> check_rebuild(const DaemonOptions& options) {
+  if (options.rebuild && options.devices.empty()) {
+    return fail(Code::kInvalid, "--rebuild needs a device to start from",
+                "add --device PATH; its label names the others");
+  }
+  if (!options.rebuild && (!options.devices.empty() || options.accept_missing)) {
+    return fail(Code::kInvalid,
+                fmt::format("{} means something with --rebuild only",
+                            options.devices.empty() ? "--accept-missing" : "--device"),
+                "to make a new state directory from the devices: duplexd --rebuild --device PATH; "
+                "to add a device to a running array: duplex device add PATH");
+  }
+  return {};
+}
+
 Result<void> check_options(const DaemonOptions& options) {
   const std::string next =
       "duplexd --name NAME --id 0x400104 --state DIR, or --config FILE; see docs/CONFIG.md";
   if (options.name.empty()) return fail(Code::kInvalid, "the array has no name", next);
   if (options.id.value() == 0) return fail(Code::kInvalid, "the array has no id", next);
   if (options.state.empty()) return fail(Code::kInvalid, "the array has no state directory", next);
-  return {};
+  return check_rebuild(options);
 }
 
 }  // namespace

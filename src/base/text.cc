@@ -34,8 +34,9 @@ int suffix_power(std::string_view suffix) {
 
 Result<uint64_t> parse_size(std::string_view text) {
   const auto bad = [&] {
-    return fail(Code::kInvalid, fmt::format("'{}' is not a size", text),
-                "write a number with K, M, G or T, for example 10G");
+    return fail(
+        Code::kInvalid, fmt::format("'{}' is not a size", text),
+        "write whole bytes, or a number with K, M, G, T or P (1024-based): 4096, 10G, 1.5T");
   };
   const size_t split = text.find_first_not_of("0123456789.");
   const std::string_view number = text.substr(0, split);

@@ -258,10 +258,16 @@ rt::Task<Result<std::unique_ptr<Member>>> PoolImpl::commit_removal(DeviceId id) 
         fmt::format("device {} is in use by volume {}", member.row.name, fmt::join(volumes, ", ")),
         "delete these volumes first: duplex volume delete NAME");
   }
-  if (members_.size() == 1 && !containers_.empty()) {
-    co_return fail(Code::kState,
-                   fmt::format("device {} is the last one, and there are volumes", member.row.name),
-                   "delete the volumes, or add another device first");
+  // The volumes, also those without data, stand in the map logs: one device must be there for that.
+  const bool others = std::ranges::any_of(members_, [&](const auto& entry) {
+    return entry.first != id && (entry.second->takes_allocations() || member.device->is_absent());
+  });
+  if (!others && !containers_.empty()) {
+    co_return fail(
+        Code::kState,
+        fmt::format("device {} is the last one that is there, and there are volumes",
+                    member.row.name),
+        "delete the volumes, or add another device first: duplex device add PATH --size SIZE");
   }
   if (member.busy) {
     co_return fail(Code::kBusy, fmt::format("device {} is being attached", member.row.name),

@@ -24,6 +24,18 @@ TEST(Address, NonsenseIsRefusedWithTheForm) {
   }
 }
 
+TEST(Address, AnIpv6HostStandsInBrackets) {
+  for (const char* text : {"tcp:[::1", "tcp:[::1]", "tcp:::1]:80", "tcp:::1:80", "tcp:[::1:80",
+                           "tcp:[]:80", "tcp:[[::1]]:80"}) {
+    const auto address = Address::parse(text);
+    ASSERT_FALSE(address) << text;
+    EXPECT_NE(address.error().message().find(text), std::string_view::npos) << "all of it is shown";
+    EXPECT_NE(address.error().message().find("IPv6"), std::string_view::npos)
+        << address.error().describe();
+    EXPECT_NE(address.error().next().find("tcp:[::1]:10809"), std::string_view::npos);
+  }
+}
+
 TEST(Address, OnlyRealLoopbackCountsAsLocal) {
   for (const char* text :
        {"unix:/x", "tcp:127.0.0.1:1", "tcp:127.255.0.1:1", "tcp:localhost:1", "tcp:[::1]:1"}) {

@@ -1,8 +1,10 @@
 """The array as its administrator sees it: verbs, refusals, restarts."""
 import json
 import os
+import pty
 import socket
 import stat
+import subprocess
 import urllib.parse
 
 from duplex import GIB, KIB, MIB, Array, connect, needs, sh
@@ -91,6 +93,89 @@ def test_a_device_with_a_file_system_or_a_foreign_label_is_refused(build):
         assert "test" in error["message"], error
 
 
+def on_terminal(array, *words, answer):
+    """Runs `duplex WORDS` with a terminal as its input, types `answer`; exit code and output."""
+    keyboard, screen = pty.openpty()
+    try:
+        with subprocess.Popen([array.build.duplex, "--api", "unix:" + array.api, *words],
+                              stdin=screen, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT) as process:
+            os.write(keyboard, answer)
+            said = process.stdout.read().decode()
+        return process.returncode, said
+    finally:
+        os.close(keyboard)
+        os.close(screen)
+
+
+def test_overwriting_a_device_shows_what_goes_and_asks(build):
+    with Array(build) as array:
+        array.start()
+        disk = array.path("old")
+        data = b"somebody's" * KIB
+        with open(disk, "wb") as file:
+            file.write(data)
+            file.truncate(64 * MIB)
+
+        def untouched():
+            with open(disk, "rb") as file:
+                return file.read(len(data)) == data and not array.do("device", "list")
+
+        error = array.refused("device", "add", disk, "--overwrite")
+        assert "carries data" in error["message"] and "destroyed" in error["message"], error
+        expect(error["next"], f"to destroy it: duplex device add {disk} --overwrite --yes")
+        assert untouched(), "a refusal changed something"
+        for answer in (b"n\n", b"\n", b"\x04"):
+            code, said = on_terminal(array, "device", "add", disk, "--overwrite", answer=answer)
+            expect(code, 1, said)
+            assert "carries data" in said and "[y/N]" in said, said
+            assert untouched(), "a no changed something"
+        expect(array.run("device", "add", disk, "--overwrite", "--plan").code, 2)
+        assert untouched(), "--plan changed something"
+        code, said = on_terminal(array, "device", "add", disk, "--overwrite", answer=b"y\n")
+        expect(code, 0, said)
+        expect([d["path"] for d in array.do("device", "list")], [disk])
+        clean = array.path("clean")
+        with open(clean, "wb") as file:
+            file.truncate(64 * MIB)
+        array.do("device", "add", clean, "--overwrite")
+        expect(len(array.do("device", "list")), 2, "where nothing is lost nothing is asked")
+
+
+def test_waiting_for_a_paused_job_says_so(build):
+    with Array(build) as array:
+        array.with_volume()
+        with open(array.path("raw"), "wb") as file:
+            file.write(os.urandom(16 * MIB))
+        job = array.do("volume", "import", "vol", array.path("raw"))["id"]
+        array.do("job", "rate", job, "1M")
+        array.do("job", "pause", job)
+        error = array.refused("job", "wait", job)
+        expect((error["message"], error["next"]),
+               (f"job {job} is paused", f"duplex job resume {job}"))
+        array.do("job", "rate", job, "none")
+        array.do("job", "resume", job)
+        expect(array.do("job", "wait", job)["state"], "done")
+        for verb in ("pause", "resume", "cancel"):
+            line = next(line for line in array.run("job", "--help", check=0).out.splitlines()
+                        if line.split()[:1] == [verb])
+            assert len(line.split()) > 3, line
+
+
+def test_the_last_device_that_is_there_stays_while_there_are_volumes(build):
+    with Array(build) as array:
+        array.with_volume()
+        error = array.refused("device", "remove", "disk0", "--yes")
+        assert "last" in error["message"] and "volume" in error["next"], error
+        array.do("device", "add", array.path("disk1"), "--size", "512M")
+        array.stop()
+        os.rename(array.path("disk1"), array.path("away"))
+        array.start()
+        expect([d["state"] for d in array.do("device", "list")], ["online", "absent"])
+        error = array.refused("device", "remove", "disk0", "--yes")
+        assert "last" in error["message"] and "volume" in error["next"], error
+
+
 def test_refusals_name_cause_and_next_step_and_change_nothing(build):
     with Array(build) as array:
         array.with_volume()
@@ -99,8 +184,6 @@ def test_refusals_name_cause_and_next_step_and_change_nothing(build):
                       ("volume", "create", "a/b", "--size", "1G"),
                       ("volume", "create", "x" * 64, "--size", "1G"),
                       ("volume", "create", "v", "--size", "0"),
-                      ("volume", "create", "v", "--size", "17E"),
-                      ("volume", "create", "v", "--size", "ten"),
                       ("volume", "create", "v", "--size", "1G", "--device", "nowhere"),
                       ("volume", "create", "v", "--size", "1G", "--id", "0x10000"),
                       ("volume", "create", "v", "--size", "100G", "--thick"),
@@ -122,8 +205,32 @@ def test_refusals_name_cause_and_next_step_and_change_nothing(build):
 def test_usage_errors_end_with_2_and_an_unreachable_array_with_3(build):
     with Array(build) as array:
         array.start()
-        for words in (("volume",), ("volume", "create", "x"), ("nonsense",), ("--what",)):
-            expect(array.run(*words).code, 2, " ".join(words))
+        for words, named in (
+                ((), "after 'duplex'"), (("volume",), "after 'duplex volume'"),
+                (("volume", "create", "x"), "--size"), (("volume", "list", "more"), "more"),
+                (("nonsense",), "'duplex nonsense'"), (("--what",), "--what"),
+                (("volume", "nonsense"), "'duplex volume nonsense'"),
+                (("volume", "show", ""), "name"), (("device", "show", ""), "name"),
+                (("job", "show", "-1"), "'-1'"), (("job", "wait", "1", "--timeout", "-1"), "'-1'"),
+                (("volume", "create", "v", "--size", "ten"), "'ten'"),
+                (("volume", "create", "v", "--size", "17E"), "'17E'"),
+                (("volume", "create", "v", "--size", ""), "''"),
+                (("volume", "resize", "v", "--size", "-1G"), "'-1G'"),
+                (("device", "add", array.path("d"), "--size", "1.5.2G"), "'1.5.2G'"),
+                (("job", "rate", "1", "fast"), "'fast'"),
+                (("event", "list", "--since", ""), "''"),
+                (("event", "list", "--since", "yesterday"), "'yesterday'"),
+                (("event", "list", "--since", "2026-02-30"), "'2026-02-30'"),
+                (("event", "list", "--since", "2026-02-03T24:00"), "'2026-02-03T24:00'"),
+                (("event", "list", "--since", "2026-02-03T10:0"), "'2026-02-03T10:0'")):
+            answer = array.run("--json", *words)
+            expect(answer.code, 2, " ".join(words))
+            assert named in answer.error["message"] and answer.error["next"], answer.err
+            if "--size" in words[1:] and len(words) > 3:
+                assert "1024" in answer.error["next"], answer.err
+        expect(os.path.exists(array.path("d")), False, "a device file was made")
+        for since in ("2026-02-28", "2026-02-28T10", "2026-02-28T10:00:00Z", "2024-02-29T10:00Z"):
+            array.run("event", "list", "--since", since, check=0)
         array.stop()
         for words in (("status",), ("volume", "list"), ("event", "list")):
             answer = array.run("--json", *words)
@@ -238,6 +345,25 @@ def test_unknown_settings_are_refused_by_name(build):
         expect(done.returncode, 2)
         assert "reactor" in done.stderr and "reactors" in done.stderr, done.stderr
         expect(os.path.exists(array.state), False, "a refused start made a state directory")
+
+
+def test_a_daemon_that_makes_no_sense_ends_with_2_and_touches_nothing(build):
+    with Array(build) as array:
+        alone = [build.duplexd, "--name", "a", "--id", "0x1", "--state", array.state]
+        reachable = alone + ["--api", "unix:" + array.api]
+        for words, cause, way_on in (
+                (alone, "could reach", "--nbd"),
+                (reachable + ["--device", array.path("d")], "--device", "--rebuild"),
+                (reachable + ["--accept-missing"], "--accept-missing", "--rebuild"),
+                (reachable + ["--rebuild"], "--rebuild", "--device PATH"),
+                (reachable + ["--config", array.path("missing")], "No such file", "--config"),
+                (reachable + ["--nbd", "tcp:[::1"], "'tcp:[::1'", "tcp:[::1]:10809")):
+            done = sh(*words, check=False, limit=20)
+            expect(done.returncode, 2, " ".join(words))
+            refusal, following = done.stderr.strip().splitlines()
+            assert cause in refusal and "line" not in refusal, done.stderr
+            assert following.startswith("next: ") and way_on in following, done.stderr
+            expect(os.path.exists(array.state), False, "a refused start made a state directory")
 
 
 def test_tcp_that_is_not_loopback_needs_insecure(build):
