@@ -8,6 +8,7 @@
 #include "api/routes.h"
 #include "control/array.h"
 #include "duplexd/options.h"
+#include "duplexd/stop_watch.h"
 #include "nbd/server.h"
 #include "os/run_on.h"
 #include "os/signals.h"
@@ -18,6 +19,7 @@ namespace {
 
 constexpr int kRefused = 1;
 constexpr int kUsage = 2;
+constexpr auto kStopLimit = std::chrono::seconds(20);
 
 int refuse(const Error& error, int code) {
   fmt::print(stderr, "duplexd: {}\n", error.message());
@@ -112,18 +114,22 @@ rt::Task<> release_waiters(control::Array& array) {
   co_return;
 }
 
-rt::Task<> close_array(Daemon& daemon) {
+rt::Task<> close_array(Daemon& daemon, StopWatch& watch) {
+  watch.waits_for("the requests of connected hosts");
   if (daemon.nbd) co_await daemon.nbd->stop();
   daemon.nbd.reset();
+  watch.waits_for("jobs, devices and the state directory");
   if (daemon.array) co_await daemon.array->stop();
   daemon.array.reset();
 }
 
 void stop(Daemon& daemon, os::OsWorld& world) {
+  StopWatch watch(kStopLimit);
+  watch.waits_for("the commands under way");
   if (daemon.array) os::run_on(world.control(), release_waiters(*daemon.array));
   for (const auto& server : daemon.api) server->stop();
   daemon.api.clear();
-  os::run_on(world.control(), close_array(daemon));
+  os::run_on(world.control(), close_array(daemon, watch));
 }
 
 // An array that nobody can reach would only look as if it worked.

@@ -9,9 +9,12 @@
 
 #include <atomic>
 #include <cstring>
+#include <functional>
+#include <semaphore>
 #include <thread>
 
 #include "api/body.h"
+#include "api/connections.h"
 #include "api/json.h"
 #include "api/routes.h"
 #include "base/text.h"
@@ -19,9 +22,10 @@
 namespace duplex::api {
 namespace {
 
-constexpr size_t kThreads = 16;
+constexpr int kAtOnce = 16;
 constexpr int kMaxWaiting = 8;
-constexpr int kConnections = 256;
+constexpr int kQueue = 256;                   // connections not yet accepted
+constexpr size_t kBodies = size_t{16} << 20;  // bytes of all bodies under way
 constexpr const char* kTooLong = "the body is longer than 1 MiB";
 constexpr std::string_view kStreamWait = "10";  // seconds; then a comment line shows who is gone
 
@@ -50,28 +54,71 @@ bool is_foreign(const httplib::Request& in) {
   return !numeric && host != "localhost" && host != "duplex";
 }
 
-// The library's queue of connections not yet accepted is short (5), and a client of a unix socket
-// that finds it full is refused at once.
+// The library accepts and understands requests; its connections are ours.
 class Listener : public httplib::Server {
  public:
-  bool lengthen_queue() { return ::listen(svr_sock_, kConnections) == 0; }
+  std::function<void(int)> admit;
+
+  // The library's queue of connections not yet accepted is short (5), and a client of a unix socket
+  // that finds it full is refused at once.
+  bool lengthen_queue() { return ::listen(svr_sock_, kQueue) == 0; }
+  // One request for a connection: what is left of a refused body is never read as the next one.
+  void serve(httplib::Stream& stream) {
+    bool closed = false;
+    process_request(stream, true, closed, nullptr);
+  }
+
+ private:
+  bool process_and_close_socket(socket_t fd) override {
+    admit(fd);
+    return true;
+  }
+};
+
+// Has the library hand over each connection at once, on the thread that accepts.
+class HandOver : public httplib::TaskQueue {
+ public:
+  explicit HandOver(Connections& connections) : connections_(connections) {}
+  void enqueue(std::function<void()> task) override { task(); }
+  void shutdown() override {}
+  void on_idle() override { connections_.tidy(); }
+
+ private:
+  Connections& connections_;
+};
+
+// What one request holds of the bytes all bodies together may have.
+class Share {
+ public:
+  explicit Share(std::atomic<size_t>& all) : all_(all) {}
+  ~Share() { all_ -= mine_; }
+  Share(const Share&) = delete;
+  Share& operator=(const Share&) = delete;
+  bool take(size_t bytes) {
+    mine_ += bytes;
+    return all_.fetch_add(bytes) + bytes <= kBodies;
+  }
+
+ private:
+  std::atomic<size_t>& all_;
+  size_t mine_ = 0;
 };
 
 class HttpServerImpl final : public HttpServer {
  public:
-  HttpServerImpl(control::Array& array, bool insecure, Run run)
-      : array_(array), insecure_(insecure), run_(run) {}
+  HttpServerImpl(control::Array& array, bool insecure, Run run, ConnectionLimits limits)
+      : array_(array),
+        insecure_(insecure),
+        run_(run),
+        connections_(limits, [this](httplib::Stream& stream) { server_.serve(stream); }) {}
   ~HttpServerImpl() override { stop(); }
 
   Result<void> listen(const rt::Address& address) {
     address_ = address;
-    server_.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
+    server_.admit = [this](int fd) { connections_.admit(fd); };
+    server_.new_task_queue = [this] { return new HandOver(connections_); };
+    server_.set_idle_interval(1);
     server_.set_payload_max_length(Body::kMaxLength);
-    server_.set_read_timeout(5);
-    server_.set_write_timeout(5);
-    server_.set_keep_alive_timeout(5);
-    // One request for a connection: what is left of a refused body is never read as the next one.
-    server_.set_keep_alive_max_count(1);
     // The library's default also sets SO_REUSEPORT: two arrays would share one port unnoticed.
     server_.set_socket_options([](socket_t fd) {
       const int yes = 1;
@@ -90,8 +137,9 @@ class HttpServerImpl final : public HttpServer {
     });
     const auto serve_body = [this](const httplib::Request& in, httplib::Response& out,
                                    const httplib::ContentReader& reader) {
+      Share share(bodies_);
       std::string body;
-      if (take_body(in, out, reader, body)) answer(in, out, std::move(body));
+      if (take_body(in, out, reader, share, body)) answer(in, out, std::move(body));
     };
     server_.Get(".*", serve);
     server_.Post(".*", serve_body);
@@ -124,6 +172,7 @@ class HttpServerImpl final : public HttpServer {
     stopping_ = true;
     server_.stop();
     thread_.join();
+    connections_.stop();
     if (address_.kind == rt::Address::Kind::kUnix) ::unlink(address_.host.c_str());
   }
 
@@ -164,14 +213,24 @@ class HttpServerImpl final : public HttpServer {
 
   // The library knows a limit only for bodies that tell their length. False: refused.
   static bool take_body(const httplib::Request& in, httplib::Response& out,
-                        const httplib::ContentReader& reader, std::string& body) {
+                        const httplib::ContentReader& reader, Share& share, std::string& body) {
     bool fits = true;
+    bool room = true;
     const auto take = [&](const char* data, size_t size) {
       fits = body.size() + size <= Body::kMaxLength;
-      if (fits) body.append(data, size);
-      return fits;
+      room = share.take(size);
+      if (fits && room) body.append(data, size);
+      return fits && room;
     };
     if (!in.is_multipart_form_data() && reader(take)) return true;
+    if (!room) {
+      out.status = 503;
+      out.set_content(error_response(Error(Code::kBusy, "too many long requests at once",
+                                           "try again in a moment"))
+                          .body,
+                      "application/json");
+      return false;
+    }
     fits = fits && out.status != 413;  // the library's own refusal
     out.status = fits ? 400 : 413;
     const char* what = fits ? "the body cannot be read, or is not JSON" : kTooLong;
@@ -198,10 +257,18 @@ class HttpServerImpl final : public HttpServer {
     } else if (streams) {
       return stream(in, out, std::move(place));
     } else {
-      response = run_(array_, std::move(request));
+      response = waits ? run_(array_, std::move(request)) : run_in_turn(std::move(request));
     }
     out.status = response.status;
     out.set_content(response.body, response.type.c_str());
+  }
+
+  // Answers may be large while they are made: few at a time.
+  Response run_in_turn(Request request) {
+    turns_.acquire();
+    Response response = run_(array_, std::move(request));
+    turns_.release();
+    return response;
   }
 
   // Server-sent events: one "data:" line of JSON each; Last-Event-ID goes on after that one.
@@ -237,22 +304,25 @@ class HttpServerImpl final : public HttpServer {
   Listener server_;
   rt::Address address_;
   std::atomic<int> waiting_ = 0;
+  std::atomic<size_t> bodies_ = 0;
+  std::counting_semaphore<> turns_{kAtOnce};
   std::atomic<bool> stopping_ = false;
   std::atomic<bool> ended_ = false;
   std::thread thread_;
+  Connections connections_;
 };
 
 }  // namespace
 
 Result<std::unique_ptr<HttpServer>> HttpServer::start(control::Array& array,
                                                       const rt::Address& address, bool insecure,
-                                                      Run run) {
+                                                      Run run, ConnectionLimits limits) {
   if (!address.is_local() && !insecure) {
     return fail(Code::kDenied,
                 address.to_string() + " can be reached from outside and the API has no TLS here",
                 "listen on 127.0.0.1 or a unix socket, or add --insecure on a network you trust");
   }
-  auto server = std::make_unique<HttpServerImpl>(array, insecure, run);
+  auto server = std::make_unique<HttpServerImpl>(array, insecure, run, limits);
   TRY(server->listen(address));
   return std::unique_ptr<HttpServer>(std::move(server));
 }

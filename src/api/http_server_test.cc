@@ -52,7 +52,7 @@ class HttpServerTest : public testing::Test {
     return test.api.run(handle(array, std::move(request)));
   }
   Result<std::unique_ptr<HttpServer>> open(const std::string& address, bool insecure = false) {
-    return HttpServer::start(*api.array, *rt::Address::parse(address), insecure, run);
+    return HttpServer::start(*api.array, *rt::Address::parse(address), insecure, run, limits);
   }
   void serve(const std::string& address, bool insecure = false) {
     auto opened = open(address, insecure);
@@ -115,6 +115,7 @@ class HttpServerTest : public testing::Test {
   std::condition_variable changed;
   bool hold = false;
   int held = 0;
+  ConnectionLimits limits;
   std::string directory;
   sockaddr_un unix_address{};
   TestApi api;
@@ -284,7 +285,68 @@ TEST_F(HttpServerTest, ManyClientsAtOnceAreAllLetIn) {
   }
   EXPECT_EQ(refused, 0);
   for (const int fd : connections) ::close(fd);
+  // The server may still be busy with seeing that they are gone.
+  int status = 503;
+  for (int i = 0; i < 200 && status == 503; ++i) {
+    status = client()->Get("/api/v1/status")->status;
+    if (status == 503) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  EXPECT_EQ(status, 200);
+}
+
+TEST_F(HttpServerTest, ARequestThatIsNotThereInTimeIsGivenUp) {
+  limits.request = std::chrono::milliseconds(300);
+  serve("unix:" + socket());
+  for (const std::string& text :
+       {std::string(), std::string("GET"), std::string("GET /api/v1/status HTTP/1.1\r\nHost: d"),
+        post("Content-Length: 100\r\n", "{"),
+        post("Transfer-Encoding: chunked\r\n", "2\r\n{}\r\n")})
+    refused(raw(text), 408, "e_timeout");
+}
+
+TEST_F(HttpServerTest, AHeadOfManyLinesIsRefusedLikeALongOne) {
+  serve("unix:" + socket());
+  std::string lines;
+  while (lines.size() < limits.head_bytes) lines += "a: b\r\n";
+  refused(raw(post(lines, "")), 431, "e_invalid");
+  lines.resize(lines.size() - 600);
+  lines.resize(lines.rfind('\n') + 1);
+  EXPECT_TRUE(raw(post(lines + "Content-Length: 2\r\n", "{}")).starts_with("HTTP/1.1 400 "))
+      << "long enough is not too long";
+}
+
+TEST_F(HttpServerTest, ConnectionsAboveTheLimitAreToldSo) {
+  limits.at_once = 3;
+  serve("unix:" + socket());
+  std::vector<int> connections;
+  for (int i = 0; i < 3; ++i) {
+    connections.push_back(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(connections.back(), address_of_socket(), sizeof(sockaddr_un)), 0);
+  }
+  const auto answer = client()->Get("/api/v1/status");
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->status, 503);
+  EXPECT_EQ(Json::parse(answer->body)["error"]["code"], "e_busy");
+  for (const int fd : connections) ::close(fd);
+}
+
+TEST_F(HttpServerTest, AStopWaitsForNoClientThatSendsOrTakesNothing) {
+  serve("unix:" + socket());
+  std::vector<int> connections;
+  for (const std::string& text : {std::string("GET /"), post("Content-Length: 100\r\n", "{"),
+                                  std::string("GET /api/v1/events HTTP/1.1\r\nHost: duplex\r\n"
+                                              "Accept: text/event-stream\r\n\r\n")}) {
+    connections.push_back(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(connections.back(), address_of_socket(), sizeof(sockaddr_un)), 0);
+    ASSERT_EQ(::send(connections.back(), text.data(), text.size(), 0),
+              static_cast<ssize_t>(text.size()));
+  }
   EXPECT_EQ(volumes(), 1u);
+  api.array->release_waiters();
+  const auto begin = std::chrono::steady_clock::now();
+  server->stop();
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(4));
+  for (const int fd : connections) ::close(fd);
 }
 
 TEST_F(HttpServerTest, ThoseWhoWaitDoNotKeepOutTheRest) {
