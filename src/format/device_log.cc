@@ -20,7 +20,7 @@ constexpr std::array kBatchMagic = magic_of("DUPLEXLB");
 constexpr uint32_t kLogVersion = 1;
 
 constexpr size_t kCheckpointHead = kSealedFrom + 4 + 8 + 16 + 8 + 8 + 4 + 4;
-constexpr size_t kBatchHead = kSealedFrom + 4 + 8 + 8 + 4 + 4;
+constexpr size_t kBatchHead = kSealedFrom + 4 + 8 + 8 + 8 + 4 + 4;
 constexpr size_t kMapBytes = 4 + 4 + 4;
 constexpr size_t kVolumeMax = 2 + 8 + 4 + 16 + 2 + 1 + 2 * (1 + kMaxNameBytes);
 
@@ -213,6 +213,7 @@ uint64_t take_batch(std::span<const std::byte> bytes, uint64_t generation, uint6
   const bool follows = head.take<uint32_t>() == chain;
   const bool same_generation = head.take<uint64_t>() == generation;
   const bool next = head.take<uint64_t>() == sequence + 1;
+  head.take<uint64_t>();  // flushed
   const auto length = head.take<uint32_t>();
   const auto count = head.take<uint32_t>();
   if (!follows || !same_generation || !next || count == 0) return 0;
@@ -253,15 +254,15 @@ uint64_t checkpoint_bytes(uint64_t map_entries, uint64_t volumes) {
   return round_up(kCheckpointHead + map_entries * kMapBytes + volumes * kVolumeMax, kBlockBytes);
 }
 
-std::vector<std::byte> encode_batch(std::span<const LogRecord> records, uint64_t first_sequence,
-                                    uint64_t generation, uint32_t chain) {
+std::vector<std::byte> encode_batch(std::span<const LogRecord> records, const BatchPlace& place) {
   ASSERT(!records.empty());
   ByteWriter out;
   out.put_bytes(kBatchMagic);
   out.put<uint32_t>(0);  // CRC, see seal()
-  out.put<uint32_t>(chain);
-  out.put<uint64_t>(generation);
-  out.put<uint64_t>(first_sequence);
+  out.put<uint32_t>(place.chain);
+  out.put<uint64_t>(place.generation);
+  out.put<uint64_t>(place.first_sequence);
+  out.put<uint64_t>(place.flushed);
   const size_t length_at = out.size();
   out.put<uint32_t>(0);
   out.put<uint32_t>(static_cast<uint32_t>(records.size()));
@@ -279,19 +280,19 @@ uint32_t end_chain(std::span<const std::byte> encoded) {
   return stored_seal(encoded);
 }
 
-LogPosition latest_batch(std::span<const std::byte> bytes) {
+LogPosition known_flushed(std::span<const std::byte> bytes) {
   LogPosition latest;
   for (; bytes.size() >= kBlockBytes; bytes = bytes.subspan(kBlockBytes)) {
     if (!begins_with(bytes, kBatchMagic)) continue;
     ByteReader head(bytes.subspan(kSealedFrom));
     head.take<uint32_t>();  // chain
     const auto generation = head.take<uint64_t>();
-    const auto first = head.take<uint64_t>();
+    head.take<uint64_t>();  // first sequence
+    const auto flushed = head.take<uint64_t>();
     const auto length = head.take<uint32_t>();
-    const auto count = head.take<uint32_t>();
     const bool whole = length >= kBatchHead && length <= bytes.size() && length % kBlockBytes == 0;
-    if (!whole || count == 0 || !sealed(bytes.first(length))) continue;
-    latest = std::max(latest, {generation, first + count - 1});
+    if (!whole || !sealed(bytes.first(length))) continue;
+    latest = std::max(latest, {generation, flushed});
   }
   return latest;
 }

@@ -68,10 +68,20 @@ std::vector<std::byte> encode_checkpoint(const LogCheckpoint& checkpoint);
 // Bytes an encoded checkpoint with this many entries takes at most.
 uint64_t checkpoint_bytes(uint64_t map_entries, uint64_t volumes);
 
-// Encodes records first_sequence .. first_sequence + records.size() - 1 as one batch of whole
-// blocks. `chain` is the CRC that end_chain() of the checkpoint or batch before returned.
-std::vector<std::byte> encode_batch(std::span<const LogRecord> records, uint64_t first_sequence,
-                                    uint64_t generation, uint32_t chain);
+// Records of one generation of a log, up to one of them.
+struct LogPosition {
+  uint64_t generation = 0;
+  uint64_t sequence = 0;
+  auto operator<=>(const LogPosition&) const = default;
+};
+struct BatchPlace {
+  uint64_t generation = 0;
+  uint64_t first_sequence = 0;  // records: first_sequence .. first_sequence + count - 1
+  uint64_t flushed = 0;         // the device holds all up to this one since before the batch
+  uint32_t chain = 0;           // what end_chain() of the checkpoint or batch before returned
+};
+// One batch of whole blocks.
+std::vector<std::byte> encode_batch(std::span<const LogRecord> records, const BatchPlace& place);
 // CRC the next batch has to name.
 uint32_t end_chain(std::span<const std::byte> encoded);
 
@@ -81,15 +91,9 @@ struct LogHalf {
   uint64_t used_bytes = 0;   // where the next batch goes
   uint32_t chain = 0;
 };
-// How far a log got.
-struct LogPosition {
-  uint64_t generation = 0;
-  uint64_t sequence = 0;
-  auto operator<=>(const LogPosition&) const = default;
-};
-// The end of the latest valid batch anywhere in a half, whatever stands before it; {0, 0}: none. A
-// log that ends earlier than this has a hole.
-LogPosition latest_batch(std::span<const std::byte> bytes);
+// What the latest valid batch anywhere in a half, whatever stands before it, says to be flushed;
+// {0, 0}: there is none. A log that ends earlier than this has a hole.
+LogPosition known_flushed(std::span<const std::byte> bytes);
 
 // kCorrupt when there is no valid checkpoint. A torn or foreign batch ends the run silently: that
 // is how a log ends.

@@ -18,7 +18,9 @@ void decode_batch_with_body(std::span<const std::byte> body) {
   checkpoint.generation = 7;
   std::vector<std::byte> half = format::encode_checkpoint(checkpoint);
   const format::LogRecord record = format::LogUnmap{};
-  const auto head = format::encode_batch(std::span(&record, 1), 1, 7, format::end_chain(half));
+  const auto head = format::encode_batch(
+      std::span(&record, 1),
+      {.generation = 7, .first_sequence = 1, .chain = format::end_chain(half)});
   constexpr size_t kLengthAt = format::kSealedFrom + 4 + 8 + 8;
   constexpr size_t kCountAt = kLengthAt + 4;
   std::vector<std::byte> batch(round_up(kCountAt + 4 + body.size(), kBlockBytes));

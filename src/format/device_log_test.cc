@@ -59,7 +59,9 @@ struct HalfWriter {
   }
   void batch(const std::vector<LogRecord>& records, uint64_t first, uint64_t generation,
              uint32_t after) {
-    const Bytes encoded = encode_batch(records, first, generation, after);
+    const Bytes encoded = encode_batch(
+        records,
+        {.generation = generation, .first_sequence = first, .flushed = first - 1, .chain = after});
     ASSERT_EQ(encoded.size() % kBlockBytes, 0u);
     bytes.insert(bytes.end(), encoded.begin(), encoded.end());
     chain = end_chain(encoded);

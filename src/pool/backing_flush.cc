@@ -66,6 +66,7 @@ rt::Task<bool> BackingImpl::flush_round(std::shared_ptr<DeviceUse> use) {
   if constexpr (!planted(Bug::kFlushSkipsDevice)) ok = ok && co_await use->port.flush() == 0;
   ok = ok && device.losses() == use->losses;
   use->flushed = upto;
+  if (ok) device.note_log_flushed(log_upto);
   if (!ok) {
     // Told once. What ended since the round began keeps its own, older count: the loss may have
     // taken it too; so does what is in flight, when it ends. Log records stay owed until they are

@@ -55,6 +55,14 @@ class Device {
   void set_log_written(uint64_t sequence) {
     log_written_.store(sequence, std::memory_order_release);
   }
+  // ... and known to be flushed up to this one. Never falls.
+  uint64_t log_flushed() const { return log_flushed_.load(std::memory_order_acquire); }
+  void note_log_flushed(uint64_t sequence) {
+    uint64_t before = log_flushed();
+    while (before < sequence &&
+           !log_flushed_.compare_exchange_weak(before, sequence, std::memory_order_acq_rel)) {
+    }
+  }
   // An operation ended with an error.
   void failed(rt::FileOp::Kind kind, int errnum);
   uint64_t read_errors() const { return read_errors_.load(std::memory_order_relaxed); }
@@ -100,6 +108,7 @@ class Device {
   std::atomic<DeviceState> state_{DeviceState::kAbsent};
   std::atomic<uint64_t> losses_{0};
   std::atomic<uint64_t> log_written_{0};
+  std::atomic<uint64_t> log_flushed_{0};
   std::atomic<uint64_t> read_errors_{0};
   std::atomic<uint64_t> write_errors_{0};
   std::atomic<uint64_t> flush_errors_{0};

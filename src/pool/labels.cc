@@ -32,19 +32,24 @@ rt::Task<int> write_copies(Target& target, format::DeviceLabel label) {
 
 }  // namespace
 
-rt::Task<Result<format::DeviceLabel>> read_label(rt::File& file) {
+rt::Task<Result<FoundLabel>> read_label(rt::File& file) {
   AlignedBytes copy(format::kLabelBytes);
-  Result<format::DeviceLabel> best =
-      fail(Code::kCorrupt, fmt::format("{} has no label of Duplex", file.info().path));
+  FoundLabel best;
+  size_t decoded = 0;
   for (const uint64_t offset : format::kLabelOffsets) {
     if (!range_fits(offset, format::kLabelBytes, file.info().size)) break;
     const int error = co_await file.read(offset, copy.span());
     if (error != 0) co_return std::unexpected(read_error(file, error));
     auto label = format::decode_label(copy.span());
     const bool newer_version = !label && label.error().code() == Code::kNotSupported;
-    if (newer_version) co_return label;
-    if (label && (!best || label->sequence > best->sequence)) best = std::move(label);
+    if (newer_version) co_return std::unexpected(label.error());
+    if (!label) continue;
+    ++decoded;
+    if (decoded == 1 || label->sequence > best.label.sequence) best.label = *std::move(label);
   }
+  if (decoded == 0)
+    co_return fail(Code::kCorrupt, fmt::format("{} has no label of Duplex", file.info().path));
+  best.is_alone = decoded == 1;
   co_return best;
 }
 
@@ -72,22 +77,24 @@ rt::Task<Result<void>> check_unused(rt::File& file, const Uuid& array_uuid) {
   }
   const std::string overwrite =
       fmt::format("to destroy what is there: duplex device add {} --overwrite", path);
-  auto label = co_await read_label(file);
-  if (label && label->array_uuid == array_uuid) {
+  const std::string restore = fmt::format(
+      "to go on with its volumes: duplexd --rebuild --device {} with a new --state "
+      "directory; ",
+      path);
+  const auto found = co_await read_label(file);
+  if (found && found->label.array_uuid == array_uuid) {
     co_return fail(Code::kState,
                    fmt::format("{} carries a label of this array: it is, or was, its device {}",
-                               path, label->name),
-                   "to restore volumes from it, start with a new state directory and duplexd "
-                   "--rebuild; " +
-                       overwrite);
+                               path, found->label.name),
+                   restore + overwrite);
   }
-  if (label) {
+  if (found) {
     co_return fail(Code::kState,
-                   fmt::format("{} is device {} of array {} ({})", path, label->name,
-                               label->array_name, format_id(label->array_id)),
-                   overwrite);
+                   fmt::format("{} is device {} of array {} ({})", path, found->label.name,
+                               found->label.array_name, format_id(found->label.array_id)),
+                   restore + overwrite);
   }
-  if (label.error().code() == Code::kNotSupported || format::looks_like_label(head.span())) {
+  if (found.error().code() == Code::kNotSupported || format::looks_like_label(head.span())) {
     co_return fail(
         Code::kState,
         fmt::format("{} carries a damaged label of Duplex, or one of a newer version", path),

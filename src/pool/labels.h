@@ -13,9 +13,12 @@
 
 namespace duplex::pool {
 
-// The copy with the higher sequence that decodes. kCorrupt: neither does; kNotSupported: written
-// by a newer version; kMediumRead.
-rt::Task<Result<format::DeviceLabel>> read_label(rt::File& file);
+struct FoundLabel {
+  format::DeviceLabel label;  // the copy with the higher sequence that decodes
+  bool is_alone = false;      // the other copy does not decode: damaged, or torn by a power cut
+};
+// kCorrupt: neither copy decodes; kNotSupported: written by a newer version; kMediumRead.
+rt::Task<Result<FoundLabel>> read_label(rt::File& file);
 
 // Copy A, flushed, then copy B, flushed: a crash leaves one that decodes.
 // 0 or an errno.

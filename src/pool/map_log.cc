@@ -31,7 +31,7 @@ rt::Task<Result<FoundLog>> read_half(rt::File& file, uint64_t offset, uint64_t b
     }
   }
   FoundLog found;
-  found.latest = format::latest_batch(half.span());
+  found.flushed = format::known_flushed(half.span());
   auto decoded = format::decode_half(half.span(), device);
   if (decoded) {
     found.valid = true;
@@ -47,12 +47,12 @@ rt::Task<Result<FoundLog>> read_half(rt::File& file, uint64_t offset, uint64_t b
 rt::Task<Result<FoundLog>> read_map_log(rt::File& file, uint64_t log_offset, uint64_t log_bytes,
                                         Uuid device) {
   FoundLog best;
-  format::LogPosition latest;
+  format::LogPosition flushed;
   for (unsigned half = 0; half < 2; ++half) {
     auto found =
         co_await read_half(file, log_offset + half * (log_bytes / 2), log_bytes / 2, device);
     if (!found) co_return std::unexpected(found.error());
-    latest = std::max(latest, found->latest);
+    flushed = std::max(flushed, found->flushed);
     // Generations rise with every checkpoint, so the higher one is the later state; it was live.
     if (found->valid && (!best.valid || found->content.checkpoint.generation >
                                             best.content.checkpoint.generation)) {
@@ -60,7 +60,7 @@ rt::Task<Result<FoundLog>> read_map_log(rt::File& file, uint64_t log_offset, uin
       best.half = half;
     }
   }
-  best.latest = latest;
+  best.flushed = flushed;
   co_return best;
 }
 
@@ -173,7 +173,10 @@ rt::Task<bool> MapLog::write_batch() {
   const size_t count = std::min(queue_.size(), kMaxBatch);
   const uint64_t first = sequence_ - queue_.size() + 1;
   const auto bytes =
-      format::encode_batch(std::span(queue_).first(count), first, live_generation_, chain_);
+      format::encode_batch(std::span(queue_).first(count), {.generation = live_generation_,
+                                                            .first_sequence = first,
+                                                            .flushed = device_.log_flushed(),
+                                                            .chain = chain_});
   if (used_bytes_ + bytes.size() > half_bytes()) co_return co_await write_checkpoint();
   queue_.erase(queue_.begin(), queue_.begin() + static_cast<ptrdiff_t>(count));
   if (!co_await write_bytes(log_offset_ + half_ * half_bytes() + used_bytes_, bytes)) {
@@ -208,6 +211,7 @@ rt::Task<bool> MapLog::write_checkpoint() {
   losses_ = losses;
   written_ = sequence;
   device_.set_log_written(written_);
+  device_.note_log_flushed(written_);
   co_return true;
 }
 

@@ -30,11 +30,11 @@ struct FoundLog {
   bool valid = false;  // false: neither half has a checkpoint
   unsigned half = 0;
   format::LogHalf content;
-  format::LogPosition latest;  // of any batch in either half
-  // Records are lost: what comes after them is there.
+  format::LogPosition flushed;  // what either half tells to be flushed
+  // Flushed records are lost. (Unflushed ones may be, also with later ones there: a power cut.)
   bool has_hole() const {
     const format::LogCheckpoint& end = content.checkpoint;
-    return latest > format::LogPosition{end.generation, end.sequence};
+    return flushed > format::LogPosition{end.generation, end.sequence};
   }
 };
 // kCorrupt is not an error here (see `valid`); kNotSupported is, and failed reads (kMediumRead).

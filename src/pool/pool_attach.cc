@@ -36,7 +36,8 @@ rt::Task<Result<void>> PoolImpl::attach(Member& member) {
     member.device->count_loss();
     co_return std::unexpected(system_error(error, fmt::format("flush {}", row.path)));
   }
-  CO_TRY_ASSIGN(const auto label, co_await read_label(*file));
+  CO_TRY_ASSIGN(const FoundLabel found_label, co_await read_label(*file));
+  const format::DeviceLabel& label = found_label.label;
   CO_TRY(check_label(member, label));
   if (file->info().size < row.data_offset + row.extent_count * row.extent_bytes) {
     co_return fail(Code::kSize,
@@ -62,7 +63,16 @@ rt::Task<Result<void>> PoolImpl::attach(Member& member) {
   label_sequence_ = std::max(label_sequence_, label.sequence);
   format::DeviceLabel wanted = make_label(member);
   wanted.sequence = label.sequence;
-  member.label_sequence = wanted == label ? label.sequence : 0;
+  member.label_sequence = wanted == label && !found_label.is_alone ? label.sequence : 0;
+  if (found_label.is_alone) {
+    events_.emit({.severity = Severity::kWarning,
+                  .code = "label_repaired",
+                  .subject = fmt::format("device {}", row.name),
+                  .text = fmt::format("one of the two labels of device {} was damaged: both are "
+                                      "written again",
+                                      row.name),
+                  .next = fmt::format("if it comes again, check {}", row.path)});
+  }
   member.cleaner.poke();
   mapper_.poke();
   co_return Result<void>();

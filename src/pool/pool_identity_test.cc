@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "format/device_label.h"
 #include "pool/test_world.h"
 
 namespace duplex::pool {
@@ -121,6 +122,45 @@ TEST(PoolIdentity, ARebuildKnowsAVolumeMadeWhileADeviceWasAdded) {
   ASSERT_TRUE(rig.start());
   rig.attach_all();
   for (uint64_t at = 0; at < kMiB; at += kExtent) EXPECT_EQ(rig.read(1, at), std::byte(7));
+}
+
+// Mutation: is_alone is not looked at: the second damage is the end of the device.
+TEST(PoolIdentity, ADamagedLabelCopyIsToldAndWrittenAgain) {
+  for (const uint64_t copy : format::kLabelOffsets) {
+    Rig rig(26);
+    ASSERT_TRUE(rig.start());
+    ASSERT_TRUE(rig.add("/d1", false, kDisk));
+    rig.stop();
+    auto& disk = *rig.world.disks["/d1"];
+    const auto before = disk.now;
+    disk.now[copy + 100] ^= std::byte(1);
+    disk.durable = disk.now;
+    ASSERT_TRUE(rig.start());
+    rig.world.settle(2 * rt::kSecond);
+    EXPECT_EQ(rig.events.count("label_repaired"), 1u);
+    rig.stop();
+    disk.now[format::kLabelOffsets[0] + 100] ^= std::byte(1);
+    disk.durable = disk.now;
+    EXPECT_TRUE(rig.start()) << "the other copy is whole";
+  }
+}
+
+// A state directory that was made anew has the same name and number, but is not that array.
+TEST(PoolIdentity, ADeviceOfAnotherStateDirectoryIsRefusedWithTheWayToRestoreIt) {
+  Rig rig(27);
+  ASSERT_TRUE(rig.start());
+  ASSERT_TRUE(rig.add("/d1", false, kDisk));
+  rig.stop();
+  rig.tables = {};
+  rig.tables.array.id = ArrayId(0x400104);
+  rig.tables.array.uuid = Uuid::from_random(1, 2);
+  ASSERT_TRUE(rig.start());
+  const auto refused = rig.world.run(rig.pool->add_device({.path = "/d1", .name = ""}));
+  ASSERT_FALSE(refused);
+  const size_t restore = refused.error().next().find("--rebuild --device /d1");
+  const size_t destroy = refused.error().next().find("--overwrite");
+  EXPECT_LT(restore, destroy);
+  EXPECT_NE(destroy, std::string_view::npos);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 //   gets the same number, above all others, on every device (mapper.h).
 // - Two extents that claim the same place of a volume: one device was away when the other took
 //   over. Nothing tells which is newer, so the volume is marked damaged.
+// - A log with a hole is refused; when that is accepted, it may map extents to volumes that have
+//   them no longer, so every volume it names is marked damaged, like those with unmapped places.
 // - What no volume claims is not trusted to be clean: the watermark of every device is 0.
 // The labels get the new incarnation before the store is written. A crash in between leaves no
 // store, and the rebuild is started again.
@@ -35,6 +37,7 @@ struct Source {
   std::unique_ptr<rt::File> file;
   format::DeviceLabel label;
   format::LogCheckpoint log;
+  bool is_partial = false;  // the log has a hole
 };
 using Sources = std::map<DeviceId, Source>;
 
@@ -76,7 +79,8 @@ rt::Task<Result<Source>> Rebuild::read(std::string path) {
   if (const int error = co_await source.file->flush(); error != 0) {
     co_return std::unexpected(system_error(error, fmt::format("flush {}", path)));
   }
-  CO_TRY_ASSIGN(source.label, co_await read_label(*source.file));
+  CO_TRY_ASSIGN(FoundLabel found, co_await read_label(*source.file));
+  source.label = std::move(found.label);
   const format::DeviceLabel& label = source.label;
   if (label.array_id != array_.id) {
     co_return fail(Code::kState,
@@ -104,6 +108,7 @@ rt::Task<Result<Source>> Rebuild::read(std::string path) {
                                  label.name, path),
                      kAcceptNext);
     report_.missing_devices.push_back(fmt::format("{} (in part)", label.name));
+    source.is_partial = true;
   }
   source.log = std::move(log.content.checkpoint);
   co_return source;
@@ -191,7 +196,7 @@ void Rebuild::take_maps() {
       if (map.le.value() >= extents) continue;
       const bool is_first =
           extents_.try_emplace({map.backing, map.le}, map.backing, map.le, id, map.pe).second;
-      if (!is_first) mark_damaged(map.backing);
+      if (!is_first || source.is_partial) mark_damaged(map.backing);
     }
   }
 }
