@@ -15,7 +15,7 @@ void print_volumes(const Json& volumes) {
   Table table({"NAME", "ID", ">SIZE", ">ALLOCATED", "BACKING", "URI"});
   for (const Json& v : volumes)
     table.add({v["name"], v["id"], size_text(v["size"]), size_text(v["allocated"]), v["backing"],
-               v["uri"]});
+               v["damaged"].get<bool>() ? "(damaged)" : v["uri"].get<std::string>()});
   table.print();
 }
 
