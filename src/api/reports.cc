@@ -18,6 +18,13 @@ struct Line {
   std::string next;
 };
 
+void store_lines(control::Array& array, std::vector<Line>& lines) {
+  if (const auto& trouble = array.store_trouble()) {
+    lines.push_back(
+        {Severity::kError, std::string(trouble->message()), std::string(trouble->next())});
+  }
+}
+
 void device_lines(control::Array& array, std::vector<Line>& lines) {
   for (const auto& info : array.pool().devices()) {
     if (info.state == pool::DeviceState::kAbsent) {
@@ -92,6 +99,7 @@ void job_lines(control::Array& array, std::vector<Line>& lines) {
 
 nlohmann::json status_report(control::Array& array) {
   std::vector<Line> lines;
+  store_lines(array, lines);
   device_lines(array, lines);
   pool_lines(array, lines);
   volume_lines(array, lines);

@@ -68,6 +68,20 @@ TEST_F(ReportsTest, AHealthyArrayHasNothingToSay) {
   EXPECT_EQ(json["pool"]["promised"], kMiB);
 }
 
+TEST_F(ReportsTest, AStateDirectoryThatTakesNoChangesComesFirst) {
+  api.add_device();
+  api.add_volume("db", kMiB);
+  ASSERT_TRUE(api.write("db", 0, kBlockBytes));
+  ASSERT_TRUE(ok());
+  api.box.disk().find("/state/state.db-wal")->faults.flush_error = 1;
+  EXPECT_FALSE(api.run(api.array->volumes().create(TestApi::volume_of("more", kMiB))));
+  api.box.disk().find("/d1")->faults.gone = true;
+  EXPECT_FALSE(api.write("db", 0, kBlockBytes));
+  EXPECT_NE(first_line().find("changes are not stored: "), std::string::npos) << first_line();
+  EXPECT_EQ(status()["lines"].size(), 2u);
+  EXPECT_FALSE(ok());
+}
+
 TEST_F(ReportsTest, DevicesThatFailOrAreGoneComeFirst) {
   api.add_device("/d1");
   api.add_device("/d2");

@@ -43,9 +43,10 @@ rt::Task<Result<std::unique_ptr<Array>>> Array::open(rt::World& world, ArrayOpti
 }
 
 rt::Task<Result<void>> Array::start() {
-  CO_TRY_ASSIGN(store_,
+  CO_TRY_ASSIGN(auto store,
                 co_await meta::Store::open(world_.sync_files(), world_.store(),
                                            world_.control().rng(), store_options(options_)));
+  store_ = std::make_unique<StoreWatch>(std::move(store), events_);
   CO_TRY_ASSIGN(const meta::Snapshot snapshot, co_await store_->load());
   events_.use_store(*store_);
   CO_TRY_ASSIGN(pool_, co_await pool::Pool::open(world_, *store_, events_, snapshot));

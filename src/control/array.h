@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "control/events.h"
 #include "control/jobs.h"
-#include "meta/store.h"
+#include "control/store_watch.h"
 #include "pool/pool.h"
 #include "rt/world.h"
 #include "volume/volumes.h"
@@ -50,6 +50,8 @@ class Array {
   pool::Pool& pool() { return *pool_; }
   volume::Volumes& volumes() { return *volumes_; }
   Jobs& jobs() { return *jobs_; }
+  // Why changes are not stored at the moment, if so.
+  const std::optional<Error>& store_trouble() const { return store_->trouble(); }
   // Where the front door listens: "unix:/…"; for the URIs shown to people.
   void set_nbd_addresses(std::vector<rt::Address> addresses) {
     nbd_addresses_ = std::move(addresses);
@@ -67,7 +69,7 @@ class Array {
   const rt::Micros started_;
   std::vector<rt::Address> nbd_addresses_;
   Events events_;
-  std::unique_ptr<meta::Store> store_;
+  std::unique_ptr<StoreWatch> store_;
   std::unique_ptr<pool::Pool> pool_;
   std::unique_ptr<volume::Volumes> volumes_;
   std::unique_ptr<Jobs> jobs_;

@@ -83,11 +83,11 @@ struct Pending {
 
 class SqliteStore final : public Store {
  public:
-  SqliteStore(rt::Executor& executor, std::string directory)
-      : executor_(executor), directory_(std::move(directory)), tasks_(executor) {}
+  SqliteStore(rt::SyncFiles& files, rt::Executor& executor, std::string directory)
+      : files_(files), executor_(executor), directory_(std::move(directory)), tasks_(executor) {}
 
   // On the store executor. `fresh`: the row a new store begins with.
-  Result<void> start(rt::SyncFiles& files, const ArrayRow& fresh);
+  Result<void> start(const ArrayRow& fresh);
 
   rt::Task<Result<Snapshot>> load() override;
   rt::Task<Result<void>> commit(Transaction transaction) override;
@@ -98,6 +98,7 @@ class SqliteStore final : public Store {
   Result<void> initialise(const ArrayRow& fresh, size_t version);
   Result<void> check_owner(const ArrayRow& expected);
   Result<void> usable() const;
+  Result<void> check_present() const;
 
   void run_queue();
   Result<void> commit_together(const std::vector<Pending*>& batch);
@@ -109,6 +110,7 @@ class SqliteStore final : public Store {
   rt::Task<> checkpoint_soon();
   void break_down(const Error& cause);
 
+  rt::SyncFiles& files_;
   rt::Executor& executor_;
   const std::string directory_;
   std::unique_ptr<rt::SyncFile> lock_;  // released after the database is closed
@@ -121,10 +123,10 @@ class SqliteStore final : public Store {
   rt::TaskGroup tasks_;
 };
 
-Result<void> SqliteStore::start(rt::SyncFiles& files, const ArrayRow& fresh) {
-  TRY(make_durable_directory(files, directory_));
-  TRY_ASSIGN(lock_, take_lock(files, directory_));
-  TRY_ASSIGN(database_, Database::open(files, directory_ + "/state.db", place_of(directory_)));
+Result<void> SqliteStore::start(const ArrayRow& fresh) {
+  TRY(make_durable_directory(files_, directory_));
+  TRY_ASSIGN(lock_, take_lock(files_, directory_));
+  TRY_ASSIGN(database_, Database::open(files_, directory_ + "/state.db", place_of(directory_)));
   tables_.emplace(*database_);
 
   // Exclusive before anything is read: then WAL needs no shared memory.
@@ -167,6 +169,14 @@ Result<void> SqliteStore::usable() const {
   if (database_ == nullptr) return fail(Code::kShutdown, "the store is closed");
   if (failure_) return std::unexpected(*failure_);
   return {};
+}
+
+// What is written into a deleted file is gone with the process: that is not durable.
+Result<void> SqliteStore::check_present() const {
+  const std::string path = directory_ + "/state.db";
+  if (files_.exists(path)) return {};
+  return fail(Code::kSystem, fmt::format("{} is gone", path),
+              "stop duplexd, then bring it back or start with --rebuild");
 }
 
 rt::Task<Result<Snapshot>> SqliteStore::load() {
@@ -245,6 +255,7 @@ void SqliteStore::run_queue() {
 
 // Success: the transaction of each one whose result is good is durable. Failure: of none.
 Result<void> SqliteStore::commit_together(const std::vector<Pending*>& batch) {
+  TRY(check_present());
   TRY(database_->execute("BEGIN IMMEDIATE"));
   for (Pending* pending : batch) {
     pending->result = apply_alone(*pending);
@@ -326,8 +337,8 @@ rt::Task<Result<std::unique_ptr<Store>>> Store::open(rt::SyncFiles& files, rt::E
 
   co_await rt::hop(executor);
   seed_sqlite(seed);
-  auto store = std::make_unique<SqliteStore>(executor, options.directory);
-  Result<void> started = store->start(files, fresh);
+  auto store = std::make_unique<SqliteStore>(files, executor, options.directory);
+  Result<void> started = store->start(fresh);
   if (!started) store.reset();  // on its own executor
   co_await rt::hop(home);
   if (!started) co_return std::unexpected(std::move(started).error());

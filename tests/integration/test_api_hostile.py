@@ -3,7 +3,6 @@
 While they do it an ordinary `duplex status` is answered, and SIGTERM ends the daemon.
 """
 import contextlib
-import os
 import select
 import signal
 import socket
@@ -11,8 +10,7 @@ import subprocess
 import threading
 import time
 
-import duplex
-from duplex import MIB, Array, Skip, needs, sh
+from duplex import MIB, Array
 from marks import slow
 
 HOSTILE = 64

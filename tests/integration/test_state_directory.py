@@ -1,0 +1,97 @@
+"""A state directory that takes no changes any more: status says so, until it takes them again."""
+import contextlib
+import os
+import shutil
+import subprocess
+
+from duplex import KIB, Array, Skip, needs
+
+
+@contextlib.contextmanager
+def small_state(array, size):
+    """The state directory on a file system of its own."""
+    needs("mount", "umount")
+    os.mkdir(array.state)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", array.state],
+                             capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        raise Skip("mount of a tmpfs: " + mounted.stderr.strip())
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            array.kill()
+        subprocess.run(["umount", array.state], check=True)
+
+
+def in_trouble(array, *words):
+    """The first line of status is an error that names the state directory and holds `words`."""
+    status = array.do("status")
+    line = status["lines"][0]
+    assert not status["ok"] and line["severity"] == "error", status
+    assert array.state in line["text"] and line["next"], line
+    for word in words:
+        assert word in line["text"] + line["next"], (word, line)
+    check = array.run("status", "--check", check=1)
+    assert array.state in check.out, check.out
+
+
+def is_well(array):
+    assert array.do("status")["ok"], array.do("status")
+    array.run("status", "--check", check=0)
+
+
+def create_until_refused(array):
+    """A full file system may leave a little room in the files of the state."""
+    for number in range(1000):
+        if array.run("volume", "create", f"v{number}", "--size", "1M").code != 0:
+            return
+    raise AssertionError("nothing is refused")
+
+
+def test_a_full_state_directory_is_an_error_until_a_change_is_stored(build):
+    with Array(build) as array, small_state(array, "4M"):
+        array.with_volume()
+        is_well(array)
+        with open(os.path.join(array.state, "ballast"), "wb", buffering=0) as ballast:
+            with contextlib.suppress(OSError):
+                while True:
+                    ballast.write(bytes(4 * KIB))
+        create_until_refused(array)
+        in_trouble(array, "make room")
+        os.remove(os.path.join(array.state, "ballast"))
+        array.do("volume", "create", "after", "--size", "1M")
+        is_well(array)
+        assert "state_unwritable" in array.log_text()
+        codes = [event["code"] for event in array.do("event", "list")]
+        assert "state_writable" in codes, codes
+        array.stop()
+
+
+def test_a_full_state_directory_does_not_hold_up_the_stop(build):
+    with Array(build) as array, small_state(array, "4M"):
+        array.with_volume()
+        with open(os.path.join(array.state, "ballast"), "wb", buffering=0) as ballast:
+            with contextlib.suppress(OSError):
+                while True:
+                    ballast.write(bytes(4 * KIB))
+        create_until_refused(array)
+        array.stop()
+        array.check_log()
+        os.remove(os.path.join(array.state, "ballast"))
+        array.start()
+        is_well(array)
+
+
+def test_a_deleted_state_directory_is_an_error_and_can_be_rebuilt(build):
+    with Array(build) as array:
+        array.with_volume()
+        is_well(array)
+        shutil.rmtree(array.state)
+        array.refused("volume", "create", "lost", "--size", "1M")
+        in_trouble(array, "is gone", "--rebuild")
+        array.stop()
+        array.start("--rebuild", "--device", array.path("disk0"))
+        is_well(array)
+        names = [volume["name"] for volume in array.do("volume", "list")]
+        assert names == ["vol"], names
