@@ -5,6 +5,7 @@ import pty
 import socket
 import stat
 import subprocess
+import time
 import urllib.parse
 
 from duplex import GIB, KIB, MIB, Array, connect, needs, sh
@@ -396,6 +397,47 @@ def test_a_lost_state_directory_is_rebuilt_from_the_devices(build):
         os.rename(array.state + ".lost", array.state)
         code, said = array.refuse_start()
         expect(code, 1, "the old state directory must not serve again")
+
+
+def test_a_damaged_volume_shows_the_way_out_and_nothing_to_paste(build):
+    with Array(build) as array:
+        array.with_volume("db", "16M")
+        array.do("device", "add", array.path("disk1"), "--size", "512M")
+        array.do("volume", "create", "logs", "--size", "16M", "--device", "disk1")
+        connect(array, "db").pwrite(b"\1" * 16 * MIB, 0)
+        connect(array, "logs").pwrite(b"\1" * MIB, 0)
+        array.stop()
+        os.rename(array.state, array.state + ".lost")
+        os.unlink(array.path("disk1"))
+        code, said = array.refuse_start("--rebuild", "--device", array.path("disk0"))
+        expect(code, 1)
+        assert "disk1" in said and "--accept-missing" in said, said
+        array.start("--rebuild", "--device", array.path("disk0"), "--accept-missing")
+        text = array.run("volume", "show", "logs", check=0).out
+        assert "DAMAGED" in text and "next: duplex volume delete logs --yes" in text, text
+        for line in ("uri ", "nbd-client", "nbdtab", "qemu", "libvirt"):
+            assert line not in text, text
+        rows = array.run("volume", "list", check=0).out.splitlines()[1:]
+        expect([(row.split()[0], row.split()[-1]) for row in rows],
+               [("db", array.uri("db")), ("logs", "(damaged)")])
+        array.run("volume", "delete", "logs", "--yes", check=0)
+        expect(array.run("status", "--check").out.strip(), "ok")
+
+
+def test_a_device_that_has_moved_is_taken_back_when_its_path_leads_there(build):
+    with Array(build) as array:
+        array.with_volume()
+        connect(array).pwrite(b"moved" * KIB, 0)
+        array.stop()
+        os.rename(array.path("disk0"), array.path("elsewhere"))
+        array.start()
+        expect([d["state"] for d in array.do("device", "list")], ["absent"])
+        os.symlink(array.path("elsewhere"), array.path("disk0"))
+        end = time.monotonic() + 30
+        while array.do("device", "list")[0]["state"] != "online":
+            assert time.monotonic() < end, "the device is not taken back"
+            time.sleep(0.1)
+        expect(connect(array).pread(5 * KIB, 0), b"moved" * KIB)
 
 
 def test_events_tell_of_80_90_and_95_percent_and_status_shows_the_worst_first(build):
