@@ -44,6 +44,7 @@ TEST_F(StoreWatchTest, AFullStateDirectoryIsToldUntilAChangeIsStored) {
   create_until_refused();
   EXPECT_TRUE(trouble().starts_with("changes are not stored: ")) << trouble();
   EXPECT_NE(trouble().find("state directory /state"), std::string::npos) << trouble();
+  ASSERT_TRUE(world.array->store_trouble());
   EXPECT_EQ(world.array->store_trouble()->code(), Code::kNoSpace);
   const uint64_t errors = world.array->events().errors();
   EXPECT_GE(errors, 1u);
@@ -64,6 +65,7 @@ TEST_F(StoreWatchTest, AFailedFlushIsToldUntilTheRestart) {
   file("state.db-wal").faults.flush_error = 0;
   EXPECT_FALSE(create("b"));
   EXPECT_NE(trouble().find("flush /state/state.db-wal"), std::string::npos) << trouble();
+  ASSERT_TRUE(world.array->store_trouble());
   EXPECT_NE(world.array->store_trouble()->next().find("start duplexd again"),
             std::string_view::npos);
   world.crash(false);
@@ -76,6 +78,7 @@ TEST_F(StoreWatchTest, AStateThatWasDeletedIsTrouble) {
   world.box.disk().remove("/state/state.db");
   EXPECT_FALSE(create("a"));
   EXPECT_NE(trouble().find("/state/state.db is gone"), std::string::npos) << trouble();
+  ASSERT_TRUE(world.array->store_trouble());
   EXPECT_NE(world.array->store_trouble()->next().find("--rebuild"), std::string_view::npos);
   EXPECT_FALSE(create("b"));
 }

@@ -2,9 +2,14 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import time
 
-from duplex import KIB, Array, Skip, needs
+from duplex import KIB, Array, Skip, needs, sh
+from marks import slow
+
+STOP_LIMIT_S = 20        # docs/CONFIG.md
 
 
 @contextlib.contextmanager
@@ -95,3 +100,41 @@ def test_a_deleted_state_directory_is_an_error_and_can_be_rebuilt(build):
         is_well(array)
         names = [volume["name"] for volume in array.do("volume", "list")]
         assert names == ["vol"], names
+
+
+HANGING = """
+#include <unistd.h>
+int fdatasync(int fd) {
+  (void)fd;
+  while (access("%s", F_OK) == 0) usleep(10000);
+  return 0;
+}
+"""
+
+
+@slow
+def test_a_stop_that_hangs_ends_with_an_error_that_says_where(build):
+    """The disk of the state directory does not answer any more."""
+    needs("cc")
+    with open(build.duplexd, "rb") as file:
+        if b"__asan_init" in (text := file.read()) or b"__tsan_init" in text:
+            raise Skip("a sanitizer wants to be the first library")
+    with Array(build) as array:
+        flag, source, library = (array.path(name) for name in ("hang", "hang.c", "hang.so"))
+        with open(source, "w", encoding="ascii") as file:
+            file.write(HANGING % flag)
+        sh("cc", "-shared", "-fPIC", "-o", library, source)
+        array.start(env={**os.environ, "LD_PRELOAD": library})
+        array.do("device", "add", array.path("disk0"), "--name", "disk0", "--size", "512M")
+        with open(flag, "wb"):
+            pass
+        start = time.monotonic()
+        array.process.send_signal(signal.SIGTERM)
+        code, took = array.process.wait(STOP_LIMIT_S + 10), time.monotonic() - start
+        array.kill()
+        assert code == 1 and took > STOP_LIMIT_S - 1, f"it ended with {code} after {took:.1f} s"
+        assert "still waits for jobs, devices and the state directory" in array.log_text()
+        os.remove(flag)
+        array.start()
+        assert [device["name"] for device in array.do("device", "list")] == ["disk0"]
+        array.stop()
