@@ -111,7 +111,10 @@ SceneResult Scene::run() {
 bool Scene::live(size_t life, bool last) {
   set_faults(false);
   if (!box_->running()) box_->power_on({.reactors = plan_.reactors});
-  if (!boot(life)) return result_.violation.empty() && !hopeless_;
+  if (!boot(life)) {
+    if (last && !hopeless_) violate("the last start was cut short: nothing was judged");
+    return result_.violation.empty() && !hopeless_;
+  }
   check_names();
   if (last) {
     final_checks();
@@ -138,7 +141,9 @@ bool Scene::live(size_t life, bool last) {
 
 // Opens the array. False: power was cut on the way (the next life goes on), or a violation.
 bool Scene::boot(size_t life) {
-  if (life > 0 && dice_.chance(0.2)) box_->cut_at_sync_io(dice_.between(1, 60));
+  // Never in the last life: a run that ends here has not been judged.
+  if (life > 0 && life < plan_.lives && dice_.chance(0.2))
+    box_->cut_at_sync_io(dice_.between(1, 60));
   auto opened = simulation_.run(box_->control(),
                                 control::Array::open(*box_, {.name = "sim",
                                                              .id = ArrayId(0x400104),
@@ -160,6 +165,8 @@ bool Scene::boot(size_t life) {
   array_ = std::move(**opened);
   if (!set_up_ && !first_setup()) return false;
   if (plan_.nbd && !simulation_.run(box_->control(), start_server(), kBootLimit)) {
+    if (simulation_.last_end() == sim::Simulation::End::kStuck)
+      violate(fmt::format("life {}: the front door never opens", life));
     crash(true);
     return false;
   }
@@ -245,7 +252,10 @@ rt::Task<> Scene::client_life(Client& client, const Judged& judged, uint64_t see
   if (plan_.nbd) {
     auto host = std::make_unique<NbdHost>(outside_->control());
     const bool open = co_await host->open(*rt::Address::parse("unix:/nbd"), judged.name);
-    if (!open) co_return;
+    if (!open) {
+      if (verify_only) violate("volume " + judged.name + " cannot be opened with all faults gone");
+      co_return;
+    }
     core = &outside_->control();
     client.host = std::move(host);
   } else {
@@ -263,6 +273,8 @@ rt::Task<> Scene::client_life(Client& client, const Judged& judged, uint64_t see
   if (verify_only) {
     if (!co_await client.client->verify_all())
       violate("volume " + judged.name + " cannot be read with all faults gone");
+    if (co_await client.host->flush() != Outcome::kDone)
+      violate("volume " + judged.name + " cannot be flushed with all faults gone");
   } else {
     co_await client.client->run(plan_.operations);
   }

@@ -16,6 +16,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <optional>
+#include <span>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -137,23 +139,47 @@ int one_seed(uint64_t seed) {
   return result.violation.empty() ? 0 : 1;
 }
 
+struct Options {
+  uint64_t seconds = 10, processes = 1, first = 1, violations = 5;
+  std::optional<uint64_t> seed;
+};
+
+// nullopt: something on the command line means nothing here.
+std::optional<Options> parse(std::span<char*> words) {
+  Options options;
+  for (size_t i = 0; i < words.size(); i += 2) {
+    const auto value = parse_number(i + 1 < words.size() ? words[i + 1] : "");
+    if (!value) return std::nullopt;
+    const std::string_view key = words[i];
+    if (key == "--seconds") {
+      options.seconds = *value;
+    } else if (key == "--processes" && *value > 0) {
+      options.processes = *value;
+    } else if (key == "--first") {
+      options.first = *value;
+    } else if (key == "--violations") {
+      options.violations = *value;
+    } else if (key == "--seed") {
+      options.seed = *value;
+    } else {
+      return std::nullopt;
+    }
+  }
+  return options;
+}
+
 int main(int argc, char** argv) {
-  uint64_t seconds = 10, processes = 1, first = 1, seed = 0, violations = 5;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const uint64_t value = parse_number(argv[i + 1]).value_or(0);
-    const std::string_view key = argv[i];
-    if (key == "--seconds") seconds = value;
-    if (key == "--processes") processes = value;
-    if (key == "--first") first = value;
-    if (key == "--violations") violations = value;
-    if (key == "--seed") seed = value;
+  const auto options = parse(std::span(argv, static_cast<size_t>(argc)).subspan(1));
+  if (!options) {
+    fmt::print(stderr,
+               "sim_run [--seconds N] [--processes N] [--first SEED] [--violations N], or "
+               "sim_run --seed SEED\n");
+    return 2;
   }
+  if (options->seed) return one_seed(*options->seed);
   set_log_sink([](LogLevel, std::string_view) {});
-  if (seed != 0) {
-    set_log_sink({});
-    return one_seed(seed);
-  }
-  const Totals totals = run_processes(first, std::max<uint64_t>(processes, 1), seconds, violations);
+  const Totals totals =
+      run_processes(options->first, options->processes, options->seconds, options->violations);
   fmt::print(
       "{} seeds, {} operations, {} faults, {} power cuts, {} kills, {:.1f} virtual hours, {} "
       "doubled, {} violations\n",
