@@ -62,7 +62,7 @@ void volume_lines(control::Array& array, std::vector<Line>& lines) {
     if (info.damaged) {
       lines.push_back(
           {Severity::kError,
-           fmt::format("volume {} is damaged: a device was missing at the rebuild", info.name),
+           fmt::format("volume {} is damaged: a rebuild did not find all of it", info.name),
            fmt::format("duplex volume show {}", info.name)});
     }
   }

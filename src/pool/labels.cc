@@ -48,7 +48,9 @@ rt::Task<Result<FoundLabel>> read_label(rt::File& file) {
     if (decoded == 1 || label->sequence > best.label.sequence) best.label = *std::move(label);
   }
   if (decoded == 0)
-    co_return fail(Code::kCorrupt, fmt::format("{} has no label of Duplex", file.info().path));
+    co_return fail(Code::kCorrupt, fmt::format("{} has no label of Duplex", file.info().path),
+                   "check the path; if it is the right device, both of its labels are damaged: see "
+                   "docs/RECOVERY.md");
   best.is_alone = decoded == 1;
   co_return best;
 }

@@ -140,7 +140,9 @@ rt::Task<Result<void>> Rebuild::collect(std::vector<std::string> paths) {
     }
     found_.emplace(source->label.uuid, std::move(*source));
   }
-  if (found_.empty()) co_return fail(Code::kNoDevice, "no device to rebuild from");
+  if (found_.empty())
+    co_return fail(Code::kNoDevice, "no device to rebuild from",
+                   "name at least one that can be read with --device");
   co_return Result<void>();
 }
 
