@@ -16,6 +16,10 @@ constexpr size_t kSmallBuffer = 8 * kKiB;
 constexpr size_t kLargeBuffer = 256 * kKiB;
 constexpr size_t kLargeBuffersPerCore = 32;
 
+// What is announced to clients fits into what the volume takes, and into one buffer.
+static_assert(kMaxRequestBytes <= volume::kMaxRequestBytes);
+static_assert(kMaxRequestBytes <= rt::BufferPool::kMaxBytes);
+
 }  // namespace
 
 Connection::Connection(rt::Core& core, std::unique_ptr<rt::Stream> stream, volume::Volume& volume,

@@ -29,6 +29,14 @@ int transfer(const rt::FileOp& op, int fd) {
   return 0;
 }
 
+int zero_range(const rt::FileOp& op, rt::FileOp::Kind kind, int fd) {
+  while (fallocate(fd, zero_mode(kind), static_cast<off_t>(op.offset),
+                   static_cast<off_t>(op.length)) != 0) {
+    if (errno != EINTR) return errno;
+  }
+  return 0;
+}
+
 }  // namespace
 
 int send_inline(int fd, rt::StreamOp& op) {
@@ -78,13 +86,12 @@ int run_blocking(const rt::FileOp& op, int fd) {
     case rt::FileOp::Kind::kZeroFast:
       break;
   }
-  int result = 0;
-  do {
-    result = fallocate(fd, zero_mode(op.kind), static_cast<off_t>(op.offset),
-                       static_cast<off_t>(op.length));
-  } while (result != 0 && errno == EINTR);
-  if (result == 0) return 0;
-  if (errno != EOPNOTSUPP || op.kind == rt::FileOp::Kind::kZeroFast) return errno;
+  int error = zero_range(op, op.kind, fd);
+  // A disk that cannot unmap, like most hard disks: the kernel writes the zeroes.
+  if (error == EOPNOTSUPP && op.kind == rt::FileOp::Kind::kZero) {
+    error = zero_range(op, rt::FileOp::Kind::kZeroNoUnmap, fd);
+  }
+  if (error != EOPNOTSUPP || op.kind == rt::FileOp::Kind::kZeroFast) return error;
   return write_zeroes(fd, op.offset, op.length);
 }
 

@@ -34,6 +34,7 @@ class OsSyncFile final : public rt::SyncFile {
       const ssize_t put = pwrite(fd_, from.data(), from.size(), static_cast<off_t>(offset));
       if (put < 0 && errno == EINTR) continue;
       if (put < 0) return errno;
+      if (put == 0) return EIO;  // a device that takes nothing
       offset += static_cast<uint64_t>(put);
       from = from.subspan(static_cast<size_t>(put));
     }
