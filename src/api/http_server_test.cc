@@ -342,7 +342,10 @@ TEST_F(HttpServerTest, AStopWaitsForNoClientThatSendsOrTakesNothing) {
               static_cast<ssize_t>(text.size()));
   }
   EXPECT_EQ(volumes(), 1u);
-  api.array->release_waiters();
+  {
+    const std::lock_guard lock(mutex);
+    api.array->release_waiters();
+  }
   const auto begin = std::chrono::steady_clock::now();
   server->stop();
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(4));
