@@ -8,10 +8,12 @@
 #include <sys/socket.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "rt/clock.h"
@@ -29,12 +31,37 @@ struct Socket {
   uint32_t armed_events = 0;  // epoll engine: events this descriptor is registered for
 };
 
-// Somebody who waits for a descriptor to become readable, once (listeners, signals).
+// Somebody who waits for a descriptor to become readable, once (listeners).
 struct ReadableWait {
   using Done = void (*)(ReadableWait&);
+  bool is_armed() const { return number != 0; }
   int fd = -1;
   Done done = nullptr;
-  bool armed = false;
+  uint64_t number = 0;  // owned by the engine; 0: not armed
+};
+
+// All who wait to read, by a number that is never used twice: when one is cancelled its event may
+// already be on the way, and it may be gone when the event comes.
+class ReadableWaits {
+ public:
+  uint64_t add(ReadableWait& wait) {
+    wait.number = ++last_;
+    waiting_.emplace(wait.number, &wait);
+    return wait.number;
+  }
+  void remove(ReadableWait& wait) { waiting_.erase(std::exchange(wait.number, 0)); }
+  // The event of `number` is here.
+  void tell(uint64_t number) {
+    const auto at = waiting_.find(number);
+    if (at == waiting_.end()) return;
+    ReadableWait& wait = *at->second;
+    remove(wait);
+    wait.done(wait);
+  }
+
+ private:
+  std::map<uint64_t, ReadableWait*> waiting_;
+  uint64_t last_ = 0;
 };
 
 class Engine {
@@ -51,6 +78,8 @@ class Engine {
   // No operation of the socket is in flight; forget it before it is closed.
   virtual void forget(Socket& socket) = 0;
   virtual void wait_readable(ReadableWait& wait) = 0;
+  // No effect when it is not armed. It is not called any more and may go away, and its descriptor
+  // may be closed. Runs no completion of anybody.
   virtual void cancel(ReadableWait& wait) = 0;
 
   // Submits what is queued, runs completions. Blocks until there is one, wake() is called or the

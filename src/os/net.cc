@@ -152,7 +152,7 @@ class OsListener final : public rt::Listener {
       if (errno != EAGAIN)
         co_return fail(Code::kSystem,
                        fmt::format("accept on {}: {}", address_.to_string(), std::strerror(errno)));
-      if (!wait_.armed) engine_.wait_readable(wait_);
+      if (!wait_.is_armed()) engine_.wait_readable(wait_);
       co_await wait_.event.wait();
     }
     co_return fail(Code::kShutdown);
@@ -277,8 +277,8 @@ rt::Task<Result<std::unique_ptr<rt::Listener>>> OsNet::listen(rt::Address addres
   const rt::Micros deadline = reactor_.clock().now() + kPredecessorPatience;
   while (true) {
     const bool is_unix = address.kind == rt::Address::Kind::kUnix;
-    auto listener = is_unix ? listen_unix(address, reactor_.engine())
-                            : listen_tcp(address, reactor_.engine());
+    auto listener =
+        is_unix ? listen_unix(address, reactor_.engine()) : listen_tcp(address, reactor_.engine());
     const bool in_use = !listener && listener.error().code() == Code::kBusy &&
                         (!is_unix || is_socket(address.host));
     if (!in_use || reactor_.clock().now() >= deadline) co_return listener;

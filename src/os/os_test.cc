@@ -214,6 +214,41 @@ TEST_P(DoorTest, ClosingAListenerEndsItsAccept) {
   EXPECT_FALSE(std::filesystem::exists(path("l")));
 }
 
+// While a receive has ended and waits to be seen, a listener is closed in whose accept somebody
+// waits. True: the receiver went on after the call, not inside it.
+rt::Task<bool> close_beside_a_receive(rt::Core& core, std::string address) {
+  auto listener = co_await core.net().listen(*rt::Address::parse(address));
+  auto out = co_await core.net().connect((*listener)->address());
+  auto in = co_await (*listener)->accept();
+  int received = 0;
+  rt::TaskGroup tasks(core);
+  struct Local {
+    static rt::Task<> receive(rt::Stream& stream, int& received) {
+      std::byte byte{};
+      EXPECT_EQ(co_await stream.recv(std::span(&byte, 1)), 1);
+      ++received;
+    }
+    static rt::Task<> accept(rt::Listener& listener) {
+      EXPECT_EQ((co_await listener.accept()).error().code(), Code::kShutdown);
+    }
+  };
+  tasks.spawn(Local::receive(**in, received));
+  tasks.spawn(Local::accept(**listener));
+  co_await rt::sleep_for(core.clock(), 5 * rt::kMillisecond);  // both wait in the kernel now
+  std::byte byte{1};
+  iovec part{&byte, 1};
+  EXPECT_EQ(co_await (*out)->send(std::span(&part, 1)), 0);
+  (*listener)->close();
+  const int inside = received;
+  co_await tasks.close();
+  co_return inside == 0 && received == 1;
+}
+
+TEST_P(DoorTest, ClosingAListenerRunsNobodyElse) {
+  EXPECT_TRUE(
+      run_on(world->control(), close_beside_a_receive(world->control(), "unix:" + path("b"))));
+}
+
 rt::Task<Code> listen_code(rt::Core& core, std::string address,
                            std::unique_ptr<rt::Listener>& keep) {
   auto listener = co_await core.net().listen(*rt::Address::parse(address));

@@ -85,7 +85,8 @@ class FilePool {
   std::vector<std::thread> threads_;
 };
 
-// What an epoll registration points at: a socket, a waiter or (null) the wake-up counter.
+// What an epoll registration means: a socket (its address), a ReadableWait (its number, shifted)
+// or, zero, the wake-up counter.
 constexpr uint64_t kWaiterBit = 1;
 
 class ThreadsEngine final : public Engine {
@@ -127,17 +128,16 @@ class ThreadsEngine final : public Engine {
     socket.armed_events = 0;
   }
   void wait_readable(ReadableWait& wait) override {
-    wait.armed = true;
     epoll_event event{};
     event.events = EPOLLIN | EPOLLONESHOT;
-    event.data.u64 = reinterpret_cast<uint64_t>(&wait) | kWaiterBit;
+    event.data.u64 = waits_.add(wait) << 1 | kWaiterBit;
     if (epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, wait.fd, &event) != 0) {
       ASSERT(errno == EEXIST);
       epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, wait.fd, &event);
     }
   }
   void cancel(ReadableWait& wait) override {
-    wait.armed = false;
+    waits_.remove(wait);
     epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, wait.fd, nullptr);
   }
 
@@ -152,8 +152,7 @@ class ThreadsEngine final : public Engine {
         uint64_t wakes = 0;
         [[maybe_unused]] const ssize_t got = read(event_fd_, &wakes, sizeof wakes);
       } else if ((data & kWaiterBit) != 0) {
-        auto& waiter = *reinterpret_cast<ReadableWait*>(data & ~kWaiterBit);
-        if (std::exchange(waiter.armed, false)) waiter.done(waiter);
+        waits_.tell(data >> 1);
       } else {
         ready(*reinterpret_cast<Socket*>(data), events[i].events);
       }
@@ -215,6 +214,7 @@ class ThreadsEngine final : public Engine {
   int epoll_fd_ = -1;
   int event_fd_ = -1;
   std::unique_ptr<FilePool> pool_;
+  ReadableWaits waits_;
 };
 
 }  // namespace

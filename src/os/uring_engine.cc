@@ -8,7 +8,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <vector>
 
 #include "base/assert.h"
 #include "os/engine.h"
@@ -18,7 +17,8 @@ namespace {
 
 constexpr unsigned kRingEntries = 1024;
 
-// Low bits of user_data say what a completion is about; the rest is the pointer.
+// Low bits of user_data say what a completion is about; the rest is the pointer, or the number of a
+// ReadableWait.
 enum class Kind : uint64_t {
   kFile = 0,
   kReceive = 1,
@@ -27,6 +27,8 @@ enum class Kind : uint64_t {
   kWake = 4,
   kIgnore = 5
 };
+constexpr unsigned kKindBits = 3;
+constexpr uint64_t kKindMask = (uint64_t{1} << kKindBits) - 1;
 
 class UringEngine final : public Engine {
  public:
@@ -113,22 +115,19 @@ class UringEngine final : public Engine {
   void forget(Socket& /*socket*/) override {}
 
   void wait_readable(ReadableWait& wait) override {
-    wait.armed = true;
     io_uring_sqe* sqe = next_sqe();
     io_uring_prep_poll_add(sqe, wait.fd, POLLIN);
-    tag(sqe, &wait, Kind::kReadable);
+    sqe->user_data = readable_data(waits_.add(wait));
   }
 
   void cancel(ReadableWait& wait) override {
-    if (!wait.armed) return;
-    wait.armed = false;
-    cancelled_.push_back(&wait);
+    if (!wait.is_armed()) return;
     io_uring_sqe* sqe = next_sqe();
-    io_uring_prep_poll_remove(
-        sqe, reinterpret_cast<uint64_t>(&wait) | static_cast<uint64_t>(Kind::kReadable));
+    io_uring_prep_poll_remove(sqe, readable_data(wait.number));
     sqe->user_data = static_cast<uint64_t>(Kind::kIgnore);
-    // The waiter may go away after this call, so its completion must be seen first.
-    while (!cancelled_.empty()) this->wait(true, 1000);
+    waits_.remove(wait);
+    // Before the caller closes the descriptor: its number may soon be another file's.
+    io_uring_submit(&ring_);
   }
 
   void wait(bool block, std::optional<rt::Micros> timeout_us) override {
@@ -173,6 +172,10 @@ class UringEngine final : public Engine {
     return sqe;
   }
 
+  static uint64_t readable_data(uint64_t number) {
+    return number << kKindBits | static_cast<uint64_t>(Kind::kReadable);
+  }
+
   static void tag(io_uring_sqe* sqe, void* object, Kind kind) {
     sqe->user_data = reinterpret_cast<uint64_t>(object) | static_cast<uint64_t>(kind);
   }
@@ -183,7 +186,6 @@ class UringEngine final : public Engine {
     tag(sqe, nullptr, Kind::kWake);
   }
 
-  // One at a time: what a completion runs may come back here through cancel().
   void reap() {
     io_uring_cqe* cqe = nullptr;
     while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
@@ -195,8 +197,8 @@ class UringEngine final : public Engine {
   }
 
   void complete(uint64_t data, int result) {
-    void* object = reinterpret_cast<void*>(data & ~uint64_t{7});
-    switch (static_cast<Kind>(data & 7)) {
+    void* object = reinterpret_cast<void*>(data & ~kKindMask);
+    switch (static_cast<Kind>(data & kKindMask)) {
       case Kind::kFile:
         complete_file(*static_cast<rt::FileOp*>(object), result);
         break;
@@ -209,13 +211,9 @@ class UringEngine final : public Engine {
       case Kind::kSend:
         complete_send(*static_cast<Socket*>(object), result);
         break;
-      case Kind::kReadable: {
-        auto& wait = *static_cast<ReadableWait*>(object);
-        if (std::erase(cancelled_, &wait) > 0) break;
-        wait.armed = false;
-        wait.done(wait);
+      case Kind::kReadable:
+        waits_.tell(data >> kKindBits);
         break;
-      }
       case Kind::kWake:
         arm_wake();
         break;
@@ -261,7 +259,7 @@ class UringEngine final : public Engine {
   int event_fd_ = -1;
   uint64_t wake_count_ = 0;
   std::span<std::byte> arena_;
-  std::vector<ReadableWait*> cancelled_;
+  ReadableWaits waits_;
 };
 
 }  // namespace
