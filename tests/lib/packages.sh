@@ -3,7 +3,7 @@
 # shellcheck shell=bash disable=SC2034
 build_packages=(clang-19 lld-19 cmake ninja-build ccache pkg-config git ca-certificates
   liburing-dev libsqlite3-dev libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev
-  libtomlplusplus-dev libcpp-httplib-dev libisal-dev libxxhash-dev libgtest-dev librapidcheck-dev)
+  libtomlplusplus-dev libcpp-httplib-dev libisal-dev libxxhash-dev libgtest-dev)
 test_packages=(llvm-19 libclang-rt-19-dev clang-tidy-19 python3 python3-libnbd libnbd-bin nbdkit qemu-utils
   qemu-system-common fio e2fsprogs xfsprogs file fuse3 curl util-linux procps)
 quickstart_packages=(postgresql libnbd-bin python3-libnbd e2fsprogs fuse3 mount util-linux procps)

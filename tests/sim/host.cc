@@ -49,6 +49,6 @@ rt::Task<Outcome> NbdHost::trim(uint64_t offset, uint64_t length) {
   co_return outcome_of(co_await client_.trim(offset, static_cast<uint32_t>(length)));
 }
 rt::Task<Outcome> NbdHost::flush() { co_return outcome_of(co_await client_.flush()); }
-rt::Task<> NbdHost::close() { return client_.close(false); }
+rt::Task<> NbdHost::close() { return client_.close(); }
 
 }  // namespace duplex::simtest

@@ -142,8 +142,8 @@ rt::Task<int> NbdClient::trim(uint64_t offset, uint32_t length) {
 }
 rt::Task<int> NbdClient::flush() { return call(kFlush, 0, 0, 0, {}, {}); }
 
-rt::Task<> NbdClient::close(bool vanish) {
-  if (!gone_ && !vanish) {
+rt::Task<> NbdClient::close() {
+  if (!gone_) {
     const auto held = co_await sending_.lock();
     std::byte head[28] = {};
     store_be(head, kRequestMagic);

@@ -35,9 +35,8 @@ class NbdClient {
   rt::Task<int> trim(uint64_t offset, uint32_t length);
   rt::Task<int> flush();
 
-  // Says goodbye (or vanishes) and waits until nothing is left running.
-  rt::Task<> close(bool vanish);
-  bool gone() const { return gone_; }
+  // Says goodbye and waits until nothing is left running.
+  rt::Task<> close();
 
  private:
   struct Pending {

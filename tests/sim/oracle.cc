@@ -87,7 +87,7 @@ void Oracle::end_write(Time now, uint32_t write, bool success) {
   w.end = now;
   const bool certain = success && !w.tainted;
   const bool durable = certain && w.kind.fua;
-  for (uint64_t s = w.first; s < std::min<uint64_t>(w.first + w.count, sectors_.size()); ++s) {
+  for (uint64_t s = w.first; s < w.first + w.count; ++s) {
     for (Version& v : sectors_[s]) {
       if (v.start != w.start) continue;
       v.end = now;
@@ -118,7 +118,7 @@ void Oracle::end_flush(Time now, Time issued, bool success) {
   std::erase_if(unflushed_, [&](Write& w) {
     w.maybe_durable = true;
     if (w.end >= issued) return false;
-    for (uint64_t s = w.first; s < std::min<uint64_t>(w.first + w.count, sectors_.size()); ++s) {
+    for (uint64_t s = w.first; s < w.first + w.count; ++s) {
       for (Version& v : sectors_[s]) v.durable = v.durable || (v.start == w.start && v.success);
       prune(sectors_[s]);
     }
@@ -161,7 +161,6 @@ void Oracle::end_read(Time now, Time started, uint64_t first, std::span<const st
   if (!take_out(reads_, started)) return;
   for (uint64_t i = 0; i < bytes.size() / kSector; ++i) {
     const uint64_t number = first + i;
-    if (number >= sectors_.size()) return;  // shrunk meanwhile
     const auto image = bytes.subspan(i * kSector, kSector);
     const std::optional<Tag> tag = tag_of(image, number);
     Sector& sector = sectors_[number];
@@ -235,8 +234,7 @@ void Oracle::power_cut(Time now) {
 
 void Oracle::killed(Time now) {
   for (auto& [id, write] : in_flight_) {
-    for (uint64_t s = write.first;
-         s < std::min<uint64_t>(write.first + write.count, sectors_.size()); ++s) {
+    for (uint64_t s = write.first; s < write.first + write.count; ++s) {
       for (Version& v : sectors_[s]) {
         if (v.start == write.start) v.end = now;
       }
@@ -258,8 +256,6 @@ void Oracle::cache_lost(Time now, bool only_device) {
   for (auto& [id, write] : in_flight_) write.tainted = true;
   unflushed_.clear();
 }
-
-void Oracle::resize(uint64_t sectors) { sectors_.resize(sectors); }
 
 void Oracle::violate(std::string text) {
   if (violation_.empty()) violation_ = fmt::format("volume key {}: {}", key_, text);

@@ -66,9 +66,6 @@ class Oracle {
   // device that lost its cache.
   void cache_lost(Time now, bool only_device);
 
-  // New size; sectors that appear are zero, durably.
-  void resize(uint64_t sectors);
-
   // The first violation, or empty.
   const std::string& violation() const { return violation_; }
   uint64_t sectors() const { return sectors_.size(); }

@@ -12,7 +12,7 @@ rt::Task<> VolumeClient::run(uint64_t count) {
 }
 
 rt::Task<> VolumeClient::one_lane(uint64_t count) {
-  for (uint64_t i = 0; i < count && !stopping_ && !gone_; ++i) {
+  for (uint64_t i = 0; i < count && !gone_; ++i) {
     const Outcome outcome = co_await one_request();
     ++stats_.operations;
     if (outcome == Outcome::kError) {
@@ -51,14 +51,12 @@ rt::Task<Outcome> VolumeClient::one_request() {
 rt::Task<Outcome> VolumeClient::write_request(Range range) {
   const bool fua = dice_.chance(mix_.fua);
   const bool zero = dice_.chance(0.02);  // zeroes as payload: must behave like any data
-  const uint32_t id = oracle_.begin_write(moments_.next(), range.first, range.count,
-                                          {.zero = zero, .fua = fua});
+  const uint32_t id =
+      oracle_.begin_write(moments_.next(), range.first, range.count, {.zero = zero, .fua = fua});
   rt::Buffer buffer = core_.buffers().get(range.count * kSector);
   oracle_.fill(id, buffer.span());
   const Outcome outcome = co_await host_.write(range.first * kSector, buffer.span(), fua);
-  if (outcome != Outcome::kGone)
-    oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone);
-  stats_.bytes += range.count * kSector;
+  if (outcome != Outcome::kGone) oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone);
   co_return outcome;
 }
 
@@ -73,13 +71,12 @@ rt::Task<Outcome> VolumeClient::zero_request(Range range, bool trim) {
   }
   const bool fua = !trim && dice_.chance(mix_.fua);
   const bool no_hole = dice_.chance(0.3);
-  const uint32_t id = oracle_.begin_write(moments_.next(), range.first, range.count,
-                                          {.zero = true, .fua = fua});
+  const uint32_t id =
+      oracle_.begin_write(moments_.next(), range.first, range.count, {.zero = true, .fua = fua});
   const Outcome outcome =
       trim ? co_await host_.trim(range.first * kSector, range.count * kSector)
            : co_await host_.zero(range.first * kSector, range.count * kSector, fua, no_hole);
-  if (outcome != Outcome::kGone)
-    oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone);
+  if (outcome != Outcome::kGone) oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone);
   co_return outcome;
 }
 
@@ -91,7 +88,6 @@ rt::Task<Outcome> VolumeClient::read_request(Range range) {
   const std::span<const std::byte> seen =
       outcome == Outcome::kDone ? buffer.span() : std::span<std::byte>{};
   oracle_.end_read(moments_.next(), started, range.first, seen);
-  stats_.bytes += seen.size();
   co_return outcome;
 }
 

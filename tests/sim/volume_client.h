@@ -42,7 +42,6 @@ struct RequestMix {
 struct ClientStats {
   uint64_t operations = 0;
   uint64_t errors = 0;
-  uint64_t bytes = 0;
 };
 
 class VolumeClient {
@@ -57,15 +56,12 @@ class VolumeClient {
         mix_(mix),
         tasks_(core) {}
 
-  // Issues `count` requests, `mix.depth` at a time; ends early when the host is gone or stop() was
-  // called. On `core`.
+  // Issues `count` requests, `mix.depth` at a time; ends early when the host is gone. On `core`.
   rt::Task<> run(uint64_t count);
-  void stop() { stopping_ = true; }
   // Reads all of the volume once, judging every sector.
   rt::Task<bool> verify_all();
 
   const ClientStats& stats() const { return stats_; }
-  bool gone() const { return gone_; }
 
  private:
   struct Range {
@@ -87,7 +83,6 @@ class VolumeClient {
   Dice dice_;
   RequestMix mix_;
   ClientStats stats_;
-  bool stopping_ = false;
   bool gone_ = false;
   rt::TaskGroup tasks_;
 };
