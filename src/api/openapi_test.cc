@@ -2,6 +2,8 @@
 // answer to each of them.
 #include "api/openapi.h"
 
+#include <fmt/format.h>
+
 #include <map>
 #include <set>
 
@@ -19,9 +21,9 @@ const Json& document() {
   return json;
 }
 
-const Json& resolved(const Json& schema) {
-  if (!schema.contains("$ref")) return schema;
-  const std::string ref = schema["$ref"];
+const Json& resolved(const Json* schema) {
+  if (!schema->contains("$ref")) return *schema;
+  const std::string ref = (*schema)["$ref"];
   return document().at(Json::json_pointer(ref.substr(1)));
 }
 
@@ -34,7 +36,7 @@ std::string type_of(const Json& value) {
 // What is wrong with `value`, or nothing. Strict both ways: an answer has every required field,
 // and no field the document does not know.
 std::string mistake(const Json& schema_or_ref, const Json& value, const std::string& where) {
-  const Json& schema = resolved(schema_or_ref);
+  const Json& schema = resolved(&schema_or_ref);
   const Json& types = schema["type"];
   const std::string type = type_of(value);
   const auto fits = [&](const Json& wanted) {
@@ -55,8 +57,10 @@ std::string mistake(const Json& schema_or_ref, const Json& value, const std::str
     if (!value.contains(name)) return where + " has no " + name.dump();
   }
   for (const auto& [name, field] : value.items()) {
-    if (!schema["properties"].contains(name)) return where + " has an undocumented " + name;
-    const std::string bad = mistake(schema["properties"][name], field, where + "." + name);
+    if (!schema["properties"].contains(name))
+      return fmt::format("{} has an undocumented {}", where, name);
+    const std::string bad =
+        mistake(schema["properties"][name], field, fmt::format("{}.{}", where, name));
     if (!bad.empty()) return bad;
   }
   return {};
@@ -75,7 +79,7 @@ TEST(OpenApi, TheDocumentAndTheServerKnowTheSameRoutes) {
   std::set<std::string> documented;
   for (const auto& [path, verbs] : document()["paths"].items()) {
     for (const auto& [verb, what] : verbs.items()) {
-      if (verb != "parameters") documented.insert(verb + " " + path);
+      if (verb != "parameters") documented.insert(fmt::format("{} {}", verb, path));
     }
   }
   std::set<std::string> served;
