@@ -107,10 +107,6 @@ rt::Task<Result<VolumeImpl::Shrink>> VolumeImpl::begin_shrink(uint64_t new_bytes
   // Requests that wait for the lock look at the size again when they have it.
   size_.store(new_bytes, std::memory_order_relaxed);
   co_await readers_.drain();
-  if (Result<void> cleared = co_await clear_beyond(beyond); !cleared) {
-    size_.store(old_bytes, std::memory_order_relaxed);
-    co_return std::unexpected(std::move(cleared).error());
-  }
   Gate::Closer closer = gate_.close();
   co_await gate_.drained();
   co_return Shrink{std::move(lock), std::move(closer), old_bytes};
@@ -118,14 +114,6 @@ rt::Task<Result<VolumeImpl::Shrink>> VolumeImpl::begin_shrink(uint64_t new_bytes
 
 void VolumeImpl::end_shrink(Shrink shrink, bool done) {
   if (!done) size_.store(shrink.old_bytes, std::memory_order_relaxed);
-}
-
-rt::Task<Result<void>> VolumeImpl::clear_beyond(ByteRange beyond) {
-  const uint64_t end = std::min(round_up(beyond.offset, backing_.extent_bytes()), beyond.end());
-  const ByteRange rest{beyond.offset, end - beyond.offset};
-  if (rest.empty() || backing_.is_hole(rest)) co_return Result<void>();
-  CO_TRY(co_await zero_blocks(rest, pool::ZeroMode::kMayUnmap));
-  co_return co_await flush_for_fua();
 }
 
 uint64_t VolumeImpl::mapped_bytes(ByteRange range) const {

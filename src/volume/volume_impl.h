@@ -55,10 +55,12 @@ class VolumeImpl final : public Volume {
   Gate& gate() { return gate_; }
   // The backing has grown.
   void grow(uint64_t size_bytes);
+  // Growing flushed the backing, in vain: the next FLUSH has to say so too.
+  void loss_was_told() { loss_untold_ = true; }
   // Shrinking, in two steps around the change of the backing. Between them the volume ends at
-  // the new size, nothing beyond it is being read or written, no write at all is in flight, and
-  // what is beyond the new end in the last extent that stays is zero, durably: it would be seen
-  // again after growing.
+  // the new size, nothing beyond it is being read or written, and no write at all is in flight.
+  // No byte is changed: what stays beyond the new end in the last extent is zeroed before the
+  // backing grows again, so a shrink that fails or is cut off has destroyed nothing.
   struct Shrink {
     RangeLock::Held beyond;
     Gate::Closer gate;
@@ -85,7 +87,6 @@ class VolumeImpl final : public Volume {
 
   // volume_impl.cc
   rt::Task<Result<void>> read_bounced(uint64_t offset, std::span<std::byte> into);
-  rt::Task<Result<void>> clear_beyond(ByteRange beyond);
   uint64_t mapped_bytes(ByteRange range) const;
   bool is_inside(ByteRange range) const {
     return range_fits(range.offset, range.length, size_bytes());
@@ -117,7 +118,7 @@ class VolumeImpl final : public Volume {
   RangeLock locks_;
   Gate gate_;
   BackingLeg own_;
-  bool loss_untold_ = false;  // a flush for FUA failed, no FLUSH has failed since
+  bool loss_untold_ = false;  // a flush failed that was no FLUSH, and no FLUSH has failed since
   Readers readers_;
   Counters counters_;
 };

@@ -162,11 +162,10 @@ rt::Task<Result<VolumeInfo>> VolumesImpl::resize(std::string name, uint64_t size
     done = co_await shrink(*entry, row, discard);
   } else {
     done = co_await pool_.resize_backing(row.backing, row);
-    if (done) {
-      co_await rt::hop(entry->core);
-      entry->volume->grow(row.size_bytes);
-      co_await rt::hop(world_.control());
-    }
+    co_await rt::hop(entry->core);
+    if (done) entry->volume->grow(row.size_bytes);
+    if (!done && done.error().code() == Code::kFlushLost) entry->volume->loss_was_told();
+    co_await rt::hop(world_.control());
   }
   entry->state = State::kReady;
   if (!done) co_return std::unexpected(std::move(done).error());

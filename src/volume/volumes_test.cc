@@ -307,6 +307,16 @@ TEST_F(VolumesTest, AResizeThatThePoolRefusesChangesNothing) {
   EXPECT_EQ(events.codes.size(), 1u);
 }
 
+TEST_F(VolumesTest, ALossToldToAGrowFailsTheNextFlushAsWell) {
+  ASSERT_TRUE(create("db"));
+  auto opened = open("db");
+  pool.refuse = Code::kFlushLost;
+  EXPECT_EQ(code_of(finish(volumes->resize("db", 2 * kMiB, false))), Code::kFlushLost);
+  EXPECT_EQ(code_of(world.finish(world.reactor(0), opened->volume().flush())), Code::kFlushLost);
+  EXPECT_TRUE(world.finish(world.reactor(0), opened->volume().flush()));
+  close(std::move(opened));
+}
+
 TEST_F(VolumesTest, ARestartBringsTheVolumesBackAndRefusesDamagedOnes) {
   ASSERT_TRUE(create("a"));
   ASSERT_TRUE(create("b"));

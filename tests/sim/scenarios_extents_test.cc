@@ -64,6 +64,42 @@ TEST(Traces, F15_AnExtentThatChangesHandsIsNeverSeenByBothAcrossAPowerCut) {
   EXPECT_GT(cut_everywhere<ExtentChangesHands>(Ending::kPowerInStore), 4u);
 }
 
+// A full volume shrinks to one extent and a half, and grows again.
+struct ShrinkAndGrow : Trace {
+  static constexpr uint64_t kLarge = 4 * kExtent;
+  static constexpr uint64_t kSmall = kExtent + kExtent / 2;
+  bool has_shrunk = false;
+
+  void prepare(Box& box) override {
+    box.add_disk("/dev/a", kSmallDisk);
+    box.add_volume("a", kLarge);
+    ASSERT_TRUE(box.run(box.write("a", 0, kLarge, 'A')));
+    ASSERT_TRUE(box.run(box.flush("a")));
+  }
+  rt::Task<> play(Box& box) override {
+    EXPECT_TRUE(co_await box.array->volumes().resize("a", kSmall, true));
+    has_shrunk = true;
+    EXPECT_TRUE(co_await box.array->volumes().resize("a", kLarge, false));
+  }
+  void check(Box& box) override {
+    const uint64_t size = box.array->volumes().info("a")->size_bytes;
+    EXPECT_TRUE(size == kLarge || size == kSmall) << size;
+    if (size == kLarge && !has_shrunk) {
+      EXPECT_EQ(box.letters("a", 0, kLarge), "A") << "a shrink that did not happen";
+      return;
+    }
+    EXPECT_EQ(box.letters("a", 0, kSmall), "A") << "what stays is not touched";
+    if (size == kSmall) ASSERT_TRUE(box.run(box.array->volumes().resize("a", kLarge, false)));
+    EXPECT_EQ(box.letters("a", kSmall, kLarge - kSmall), ".") << "what is gone does not come back";
+  }
+};
+
+TEST(Traces, F15_WhatWasBeyondAShrunkEndDoesNotComeBackAcrossAPowerCut) {
+  EXPECT_GT(cut_everywhere<ShrinkAndGrow>(Ending::kPower), 20u);
+  EXPECT_GT(cut_everywhere<ShrinkAndGrow>(Ending::kKill), 20u);
+  EXPECT_GT(cut_everywhere<ShrinkAndGrow>(Ending::kPowerInStore), 4u);
+}
+
 TEST(Traces, F15_AReadUnderTheOldMapNeverSeesTheNewOwner) {
   int slow_reads = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
