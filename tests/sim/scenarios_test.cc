@@ -6,7 +6,8 @@
 //
 //   trace      one-volume form                                            test
 //   F13        legs and marks, cut anywhere (the second leg a plain file) scenarios_marks_test.cc
-//   F15        an extent that is new, changes hands, is read meanwhile    scenarios_extents_test.cc
+//   F15        an extent that is new, changes hands, is read meanwhile,   scenarios_extents_test.cc
+//              is cut by a shrink
 //   F16        TRIM on several extent sizes, thin and thick               scenarios_extents_test.cc
 //   F17        old copy of the state directory; the lost one turns up     scenarios_state_test.cc
 //   F19        a payload that trickles in, a shrink that closes the gate  scenarios_extents_test.cc
@@ -21,10 +22,11 @@
 //
 //   trace      waits for                and will need in the simulator
 //   F1 F2 F5   cuts of several volumes  a verb that cuts, a judge that compares the members of a
-//   cut F11 F12    the same                 a mirror that breaks between check and decision F26 F29
-//   the same                 two cuts at a time; reactors that apply the outcome late F30 F31 the
-//   same                 a cascade of three volumes; errors of the middle one F6 F8      several
-//   arrays           a coordinator that crashes; a client that reads and writes
+//                                       cut
+//   F11 F12    the same                 a mirror that breaks between check and decision
+//   F26 F29    the same                 two cuts at a time; reactors that apply the outcome late
+//   F30 F31    the same                 a cascade of three volumes; errors of the middle one
+//   F6 F8      several arrays           a coordinator that crashes; a client that reads and writes
 //                                       on both arrays
 //   F3 F4 F27  restore                  a judge that knows which side is newer, by region
 //   F7 F9 F10  mirrors over a link      links that fail one by one; the secondary set as one image
