@@ -5,8 +5,8 @@
 //   write, zero    failed        its error; each block holds the old or the new bytes
 //   flush          flushed       success
 //   flush          failed        its error, once; kFlushLost: earlier writes may be gone
-//   FUA            failed        its error, and the next flush fails likewise: the host of a refused
-//                                write does not know that others are concerned
+//   FUA            failed        its error, and the next flush fails likewise: the host of
+//                                a refused write does not know that others are concerned
 //
 // Nothing else changes on an error: the volume stays usable, and whoever repeats the request
 // gets what the backing then answers. A leg of another kind brings its columns with it.
