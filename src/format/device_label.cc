@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 
 #include "base/assert.h"
 #include "base/bytes.h"
@@ -23,7 +24,7 @@ static_assert(512 + kMaxDevices * kDeviceEntryMax <= kLabelBytes);
 // Whether the numbers describe a device that can exist. Arithmetic cannot wrap: each term is
 // checked before it is used.
 bool geometry_fits(const DeviceLabel& label) {
-  if (label.extent_bytes == 0 || label.extent_bytes % kBlockBytes != 0) return false;
+  if (label.extent_bytes < kBlockBytes || !std::has_single_bit(label.extent_bytes)) return false;
   if (label.log_bytes == 0 || label.log_bytes % (2 * kBlockBytes) != 0) return false;
   if (label.log_offset % kBlockBytes != 0 || label.data_offset % kBlockBytes != 0) return false;
   if (label.log_offset < kLabelOffsets[1] + kLabelBytes) return false;

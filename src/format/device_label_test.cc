@@ -100,6 +100,7 @@ TEST(DeviceLabel, NumbersThatCannotBeADeviceAreCorrupt) {
   EXPECT_FALSE(refused([](DeviceLabel&) {}));
   EXPECT_TRUE(refused([](DeviceLabel& l) { l.extent_bytes = 0; }));
   EXPECT_TRUE(refused([](DeviceLabel& l) { l.extent_bytes = 1000; }));
+  EXPECT_TRUE(refused([](DeviceLabel& l) { l.extent_bytes = 3 * kBlockBytes; }));
   EXPECT_TRUE(refused([](DeviceLabel& l) { l.log_offset = 0; }));
   EXPECT_TRUE(refused([](DeviceLabel& l) { l.log_offset = kLabelBytes; }));
   EXPECT_TRUE(refused([](DeviceLabel& l) { l.log_bytes = kBlockBytes; }));

@@ -135,6 +135,10 @@ rt::Task<Result<void>> Rebuild::collect(std::vector<std::string> paths) {
                      fmt::format("{} belongs to another array with the same number, {}", path,
                                  source->label.array_name));
     }
+    if (!found_.empty() && found_.begin()->second.label.extent_bytes != source->label.extent_bytes)
+      co_return fail(Code::kCorrupt,
+                     fmt::format("{} has extents of another size than the other devices", path),
+                     "leave it out");
     for (const format::LabelDevice& device : source->label.devices) {
       queue.emplace_back(device.path, false);
     }
