@@ -1,7 +1,6 @@
 #include "os/reactor.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <sys/random.h>
 
 #include <chrono>
@@ -31,8 +30,8 @@ uint64_t OsRng::next() {
   return words_[--left_];
 }
 
-Reactor::Reactor(size_t index, std::unique_ptr<Engine> engine, size_t arena_bytes, bool background)
-    : index_(index), engine_(std::move(engine)), buffers_(arena_bytes), batch_class_(background) {
+Reactor::Reactor(size_t index, std::unique_ptr<Engine> engine, size_t arena_bytes)
+    : index_(index), engine_(std::move(engine)), buffers_(arena_bytes) {
   if (!buffers_.arena().empty() && !engine_->register_arena(buffers_.arena())) {
     log_warning(
         "reactor {}: data buffers are not registered with io_uring (raise RLIMIT_MEMLOCK); it "
@@ -49,10 +48,6 @@ Reactor::~Reactor() {
 void Reactor::start(std::string thread_name) {
   thread_ = std::thread([this, name = std::move(thread_name)] {
     pthread_setname_np(pthread_self(), name.c_str());
-    // The batch class does not preempt the client when a reply wakes it on the same processor: the
-    // client then reads many replies and sends many requests at a time.
-    const sched_param none{};
-    if (batch_class_) sched_setscheduler(0, SCHED_BATCH, &none);
     loop();
   });
 }

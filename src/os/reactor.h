@@ -66,7 +66,7 @@ class OsNet final : public rt::Net {
 
 class Reactor final : public rt::Core {
  public:
-  Reactor(size_t index, std::unique_ptr<Engine> engine, size_t arena_bytes, bool background);
+  Reactor(size_t index, std::unique_ptr<Engine> engine, size_t arena_bytes);
   ~Reactor() override;
 
   void start(std::string thread_name);
@@ -112,7 +112,6 @@ class Reactor final : public rt::Core {
   OsFiles files_{*this};
   OsNet net_{*this};
   rt::BufferPool buffers_;
-  const bool batch_class_;
   std::thread thread_;
 };
 

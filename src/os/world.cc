@@ -92,7 +92,7 @@ class OsWorldImpl final : public OsWorld {
       TRY_ASSIGN(auto engine, make_engine(choice));
       // The control core moves no data; its buffers come from the heap.
       const size_t arena = i == 0 ? 0 : round_down(options.arena_bytes / options.reactors, kMiB);
-      cores_.push_back(std::make_unique<Reactor>(i, std::move(engine), arena, i != 0));
+      cores_.push_back(std::make_unique<Reactor>(i, std::move(engine), arena));
     }
     log_info("engine {}{}, {} reactor{}", engine_name(), reason, options.reactors,
              options.reactors == 1 ? "" : "s");
