@@ -1,5 +1,6 @@
 // duplexd: one array. Options, world, array, front door, API; then it waits for a signal.
 #include <fmt/format.h>
+#include <malloc.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -189,4 +190,9 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace duplex
 
-int main(int argc, char** argv) { return duplex::run(argc, argv); }
+int main(int argc, char** argv) {
+  // Data buffers beyond those the pools keep go back to the kernel when they are freed. By itself
+  // the threshold rises to the largest block freed, and a burst would stay resident for good.
+  mallopt(M_MMAP_THRESHOLD, 128 * 1024);
+  return duplex::run(argc, argv);
+}

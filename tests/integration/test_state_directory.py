@@ -115,7 +115,7 @@ int fdatasync(int fd) {
 @slow
 def test_a_stop_that_hangs_ends_with_an_error_that_says_where(build):
     """The disk of the state directory does not answer any more."""
-    needs("cc")
+    needs("clang-19")
     with open(build.duplexd, "rb") as file:
         if b"__asan_init" in (text := file.read()) or b"__tsan_init" in text:
             raise Skip("a sanitizer wants to be the first library")
@@ -123,7 +123,7 @@ def test_a_stop_that_hangs_ends_with_an_error_that_says_where(build):
         flag, source, library = (array.path(name) for name in ("hang", "hang.c", "hang.so"))
         with open(source, "w", encoding="ascii") as file:
             file.write(HANGING % flag)
-        sh("cc", "-shared", "-fPIC", "-o", library, source)
+        sh("clang-19", "-shared", "-fPIC", "-o", library, source)
         array.start(env={**os.environ, "LD_PRELOAD": library})
         array.do("device", "add", array.path("disk0"), "--name", "disk0", "--size", "512M")
         with open(flag, "wb"):
