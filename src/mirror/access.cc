@@ -72,12 +72,13 @@ constexpr AccessRow kRows[] = {
      W::kAlways,
      {D::kFail, D::kSetBit}},
 
+    {A::kOwnWindowLost, in(kSplitting), W::kDecided, {D::kSetBit, D::kFailFlushOnce}},
     {A::kOwnWindowLost, in(kSplitting), W::kAlways, {D::kVoidCut, D::kAsCopying}},
     {A::kOwnWindowLost, in(kArmed), W::kAlways, {D::kVoidCut, D::kMakeMissing, D::kSucceed}},
     {A::kOwnWindowLost, in(kSync), W::kAlways, {D::kMakeMissing, D::kSucceed}},
     {A::kOwnWindowLost, in(kCopying), W::kHeld, {D::kMakeMissing, D::kSucceed}},
     {A::kOwnWindowLost,
-     in(kReverse),
+     in(kCopying, kReverse, kSuspended),
      W::kMissing,
      {D::kMakeMissing, D::kSetBit, D::kFailFlushOnce}},
     {A::kOwnWindowLost, in(kSimplex), W::kAlways, {D::kFailFlushOnce}},
@@ -87,6 +88,7 @@ constexpr AccessRow kRows[] = {
      {D::kSetBit, D::kFailFlushOnce}},
 
     {A::kOwnDeviceGone, in(kCopying, kSync), W::kAlways, {D::kGoOnByErrors}},
+    {A::kOwnDeviceGone, in(kSplitting), W::kDecided, {D::kAllFail}},
     {A::kOwnDeviceGone, in(kArmed, kSplitting), W::kAlways, {D::kVoidCut, D::kGoOnByErrors}},
     {A::kOwnDeviceGone, in(kReverse), W::kAlways, {D::kAllFail, D::kStallJob}},
     {A::kOwnDeviceGone, in(kSimplex, kSplit, kSuspended), W::kAlways, {D::kAllFail}},
@@ -142,9 +144,15 @@ constexpr std::string_view kAccessNames[] = {
     "P is full"};
 static_assert(std::size(kAccessNames) == kAccesses);
 
-constexpr std::string_view kWhenTexts[] = {
-    "",          "S holds it",        "bit clear",         "missing",
-    "old write", "split for writing", "split for reading", "another target holds it"};
+constexpr std::string_view kWhenTexts[] = {"",
+                                           "S holds it",
+                                           "bit clear",
+                                           "missing",
+                                           "old write",
+                                           "split for writing",
+                                           "split for reading",
+                                           "the decision is on disk",
+                                           "another target holds it"};
 static_assert(std::size(kWhenTexts) == kWhens);
 
 constexpr std::string_view kDeedTexts[] = {

@@ -38,6 +38,7 @@ enum class When : uint8_t {
   kOldWrite,  // the write is older than the cut
   kOpenedReadWrite,
   kOpenedReadOnly,
+  kDecided,      // the decision of the cut is on disk
   kOtherHolder,  // another target holds the region
 };
 inline constexpr size_t kWhens = static_cast<size_t>(When::kOtherHolder) + 1;
@@ -85,6 +86,11 @@ class Conditions {
   constexpr Conditions() = default;
   constexpr Conditions(std::initializer_list<When> all) {
     for (const When one : all) bits_ |= bit(one);
+  }
+  constexpr Conditions with(When one) const {
+    Conditions more = *this;
+    more.bits_ |= bit(one);
+    return more;
   }
   constexpr bool has(When one) const { return one == When::kAlways || (bits_ & bit(one)) != 0; }
 

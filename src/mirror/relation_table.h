@@ -152,6 +152,7 @@ inline constexpr RelationRow kRows[] = {
      never("the mirror is in no cut")},
 
     {E::kVoid, in(kArmed), G::kAlways, goes(kSync, {A::kUnpin})},
+    {E::kVoid, in(kSplitting), G::kDecisionRecord, never("a decided cut stays decided")},
     {E::kVoid, in(kSplitting), G::kBitsLeft, goes(kCopying, {A::kUnpin, A::kStartCopy})},
     {E::kVoid, in(kSplitting), G::kAlways, goes(kSync, {A::kUnpin})},
     {E::kVoid, in(kSuspended), G::kAlways, stays()},
@@ -254,6 +255,10 @@ inline constexpr RelationRow kRows[] = {
     {E::kLegLost, in(kCopying), G::kAlways,
      goes(kSuspended, {A::kMarkWindow, A::kReasonFault, A::kStallJob})},
     {E::kLegLost, in(kSync), G::kAlways, goes(kSuspended, {A::kMarkWindow, A::kReasonFault})},
+    // After the record nothing can void the cut: S keeps its point in time.
+    {E::kLegLost, in(kSplitting), G::kDecisionRecord,
+     goes(kSplit, {A::kClearTargetMap, A::kMarkTargetWindow, A::kNewTargetContent, A::kOpenTarget,
+                   A::kUnpin})},
     {E::kLegLost, in(kArmed, kSplitting), G::kAlways,
      goes(kSuspended, {A::kVoidCut, A::kMarkWindow, A::kReasonFault, A::kUnpin})},
     {E::kLegLost, in(kSplit), G::kAlways, stays({A::kMarkTargetWindow})},
@@ -308,6 +313,7 @@ inline constexpr RelationRow kRows[] = {
     {E::kUpstreamLeft, in(kCopying, kSplit, kSuspended), G::kAlways, stays()},
     {E::kUpstreamLeft, in(kSync), G::kAlways, stays({A::kTargetAsSource})},
     {E::kUpstreamLeft, in(kArmed), G::kAlways, goes(kSync, {A::kVoidCut, A::kUnpin})},
+    {E::kUpstreamLeft, in(kSplitting), G::kDecisionRecord, stays()},
     {E::kUpstreamLeft, in(kSplitting), G::kBitsLeft,
      goes(kCopying, {A::kVoidCut, A::kUnpin, A::kStartCopy})},
     {E::kUpstreamLeft, in(kSplitting), G::kAlways, goes(kSync, {A::kVoidCut, A::kUnpin})},
