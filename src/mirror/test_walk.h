@@ -61,7 +61,6 @@ struct State {
   bool by_hand = false;  // SUSPENDED waits for a resync
   uint8_t writes = 0, s_writes = 0;
   uint8_t faults = 2;
-  uint8_t pad = 0;
 
   bool operator==(const State& other) const {
     return std::memcmp(this, &other, sizeof(State)) == 0;
