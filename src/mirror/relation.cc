@@ -75,10 +75,10 @@ constexpr std::string_view kGuardTexts[] = {
     "it loses data and `--yes` was not given",
     "regions are missing at P",
     "on the path only",
-    "bits are left",
+    "bits or marks are left",
     "then sync, and S is away",
     "then sync",
-    "the reason was no fault",
+    "reason *differs*, *operator* or *doubt*",
     "the decision is on disk",
 };
 static_assert(std::size(kGuardTexts) == kGuards);
