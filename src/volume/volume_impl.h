@@ -22,13 +22,17 @@
 #pragma once
 
 #include <atomic>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "pool/backing.h"
 #include "volume/backing_leg.h"
 #include "volume/gate.h"
 #include "volume/range_lock.h"
 #include "volume/readers.h"
+#include "volume/target_leg.h"
+#include "volume/tracker.h"
 #include "volume/volume.h"
 
 namespace duplex::volume {
@@ -50,6 +54,31 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> flush() override;
   rt::Task<Result<std::vector<StatusRun>>> status(ByteRange range, size_t limit) override;
   VolumeStats stats() const override;
+
+  // What the leg of a mirror above sends here, on its own core: it takes the whole path of this
+  // volume from the range lock on, but keeps the epoch of its root. Whole blocks. The volume cannot
+  // be dropped meanwhile: it belongs to a mirror.
+  rt::Task<Result<void>> forward_write(Epoch root, uint64_t offset,
+                                       std::span<const std::byte> from);
+  rt::Task<Result<void>> forward_zero(Epoch root, ByteRange range, pool::ZeroMode mode);
+  rt::Task<Result<void>> forward_flush();
+
+  // For mirrors below this volume, on core(). The leg is in kMark, and drained before it goes.
+  void add_leg(TargetLeg& leg) { legs_.push_back(&leg); }
+  void remove_leg(TargetLeg& leg) { std::erase(legs_, &leg); }
+  // Needed from the first mirror this volume belongs to until the last one; null: none.
+  void set_tracker(Tracker* tracker) { tracker_ = tracker; }
+
+  // One step of a copy to the target of `leg`: the first run of bits at or behind `from`, at most
+  // kCopyBytes. `root` is the epoch of this volume's root now. kState: the session has ended.
+  static constexpr uint64_t kCopyBytes = kMiB;
+  struct CopyStep {
+    uint64_t next = 0;  // where the following step begins
+    uint64_t done_bytes = 0;
+    uint64_t moved_bytes = 0;  // of them read and written; the rest was zeroes
+    bool is_end = false;       // no bit at or behind `from`
+  };
+  rt::Task<Result<CopyStep>> copy_step(TargetLeg& leg, uint64_t from, Epoch root);
 
   // For the registry, on core().
   Gate& gate() { return gate_; }
@@ -79,10 +108,24 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> zero_in_order(ByteRange range, pool::ZeroMode mode);
   rt::Task<Result<void>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
                                        Holes holes);
-  rt::Task<Result<void>> write_blocks(uint64_t offset, std::span<const std::byte> from,
-                                      Holes holes);
-  rt::Task<Result<void>> zero_blocks(ByteRange range, pool::ZeroMode mode);
+  // `root`: the epoch of a write that another volume forwards; a host's is stamped at the gate.
+  using Root = std::optional<Epoch>;
+  rt::Task<Result<void>> write_blocks(uint64_t offset, std::span<const std::byte> from, Holes holes,
+                                      Root root = {});
+  rt::Task<Result<void>> zero_blocks(ByteRange range, pool::ZeroMode mode, Root root = {});
   rt::Task<Result<void>> flush_legs();
+
+  // target_legs.cc: the same with mirrors below.
+  struct LegJoin;
+  rt::Task<Result<void>> write_all(Epoch epoch, uint64_t offset, std::span<const std::byte> from);
+  rt::Task<Result<void>> zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode);
+  rt::Task<Result<void>> flush_all();
+  rt::Task<> write_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch, uint64_t offset,
+                          std::span<const std::byte> from, LegJoin& join);
+  rt::Task<> zero_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch, ByteRange range,
+                         pool::ZeroMode mode, LegJoin& join);
+  rt::Task<> flush_target(TargetLeg& leg, LegJoin& join);
+  void refused_by_own(ByteRange range, const Error& why);
   rt::Task<Result<void>> flush_for_fua();
 
   // volume_impl.cc
@@ -118,6 +161,8 @@ class VolumeImpl final : public Volume {
   RangeLock locks_;
   Gate gate_;
   BackingLeg own_;
+  std::vector<TargetLeg*> legs_;  // of mirrors below
+  Tracker* tracker_ = nullptr;
   bool loss_untold_ = false;  // a flush failed that was no FLUSH, and no FLUSH has failed since
   Readers readers_;
   Counters counters_;

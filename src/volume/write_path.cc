@@ -30,7 +30,12 @@ namespace {
 constexpr uint64_t kUnmapStepBytes = kGiB;
 constexpr uint64_t kFillStepBytes = 64 * kMiB;
 
-constexpr uint64_t step_bytes(pool::ZeroMode mode) {
+// What a volume in a mirror can have hot for one request.
+constexpr uint64_t kHotStepBytes = HotSet::kMaxPerRequest * kHotBytes;
+static_assert(kHotStepBytes <= kFillStepBytes);
+
+constexpr uint64_t step_bytes(pool::ZeroMode mode, bool is_tracked) {
+  if (is_tracked) return kHotStepBytes;
   return mode == pool::ZeroMode::kKeep ? kFillStepBytes : kUnmapStepBytes;
 }
 
@@ -105,7 +110,7 @@ rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode
     CO_TRY(co_await write_bounced(range.offset, nullptr, head, holes));
   }
   for (uint64_t at = whole.offset; at < whole.end();) {
-    const uint64_t step = step_bytes(mode);
+    const uint64_t step = step_bytes(mode, tracker_ != nullptr);
     const uint64_t end = std::min(round_down(at, step) + step, whole.end());
     CO_TRY(co_await zero_blocks({at, end - at}, mode));
     at = end;
@@ -146,15 +151,20 @@ rt::Task<Result<void>> VolumeImpl::write_bounced(uint64_t offset, const std::byt
 
 // Whole blocks, under their lock.
 rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const std::byte> from,
-                                                Holes holes) {
+                                                Holes holes, Root root) {
   const ByteRange range{offset, from.size()};
-  // 2. Extents: mapped, durably. Zeroes into a hole leave it a hole. With a mirror below, this is
-  //    also where the range becomes hot (HotSet::use), in the same place for write and zero.
+  // 2. Extents: mapped, durably. Zeroes into a hole leave it a hole. In a mirror they are hot, too.
   if (!backing_.is_mapped(range)) [[unlikely]] {
     if (holes == Holes::kAllowed && is_zero(from)) {
-      co_return co_await zero_blocks(range, pool::ZeroMode::kMayUnmap);
+      co_return co_await zero_blocks(range, pool::ZeroMode::kMayUnmap, root);
     }
     CO_TRY(co_await backing_.allocate(range));
+  }
+  std::optional<HotSet::Use> hot;
+  if (tracker_ != nullptr) [[unlikely]] {
+    auto use = co_await tracker_->use(range);
+    if (!use) co_return std::unexpected(std::move(use).error());
+    hot.emplace(*std::move(use));
   }
   // 3. Gate: stamps the epoch. No suspension from here until every leg has started.
   Gate::Pass pass = gate_.try_pass();
@@ -163,14 +173,23 @@ rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const
     pass = gate_.try_pass();
   }
   // 4. Legs. 5. Acknowledgement rule.
-  co_return acknowledge({.own = co_await own_.write(pass.epoch(), offset, from)});
+  const Epoch epoch = root.value_or(pass.epoch());
+  if (!legs_.empty()) [[unlikely]]
+    co_return co_await write_all(epoch, offset, from);
+  co_return acknowledge({.own = co_await own_.write(epoch, offset, from)});
 }
 
 // The same for zeroes.
-rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode mode) {
+rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode mode, Root root) {
   // 2. Extents: only kKeep needs them.
   if (mode == pool::ZeroMode::kKeep && !backing_.is_mapped(range)) {
     CO_TRY(co_await backing_.allocate(range));
+  }
+  std::optional<HotSet::Use> hot;
+  if (tracker_ != nullptr) [[unlikely]] {
+    auto use = co_await tracker_->use(range);
+    if (!use) co_return std::unexpected(std::move(use).error());
+    hot.emplace(*std::move(use));
   }
   // 3. Gate.
   Gate::Pass pass = gate_.try_pass();
@@ -179,7 +198,10 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
     pass = gate_.try_pass();
   }
   // 4. Legs. 5. Acknowledgement rule.
-  co_return acknowledge({.own = co_await own_.zero(pass.epoch(), range, mode)});
+  const Epoch epoch = root.value_or(pass.epoch());
+  if (!legs_.empty()) [[unlikely]]
+    co_return co_await zero_all(epoch, range, mode);
+  co_return acknowledge({.own = co_await own_.zero(epoch, range, mode)});
 }
 
 rt::Task<Result<void>> VolumeImpl::flush() {
@@ -200,6 +222,8 @@ rt::Task<Result<void>> VolumeImpl::flush_for_fua() {
 
 // Passes neither lock nor gate: it covers what has been answered, and that has left both.
 rt::Task<Result<void>> VolumeImpl::flush_legs() {
+  if (!legs_.empty()) [[unlikely]]
+    co_return co_await flush_all();
   co_return acknowledge({.own = co_await own_.flush()});
 }
 
