@@ -22,14 +22,14 @@ rt::Task<Result<VolumeImpl::CopyStep>> VolumeImpl::copy_step(TargetLeg& leg, uin
     co_return CopyStep{.next = wanted.end()};  // somebody else has copied it
   }
   CopyStep step{.next = run.end(), .done_bytes = run.length};
-  const TargetLeg::Plan plan = leg.begin_copy(run);
+  Tracker::Copy copy = tracker_->begin_copy(leg.bits_id(), run);
+  const TargetLeg::Plan plan = leg.admit_copy();
   bool sent = false;
   if (backing_.is_hole(run)) {
     sent = co_await leg.zero(plan, root, run, pool::ZeroMode::kMayUnmap);
   } else {
     const rt::Buffer buffer = core_.buffers().get(run.length);
     if (Result<void> read = co_await backing_.read(run.offset, buffer.span()); !read) {
-      leg.bits().set(run);
       co_return std::unexpected(std::move(read).error());
     }
     if (is_zero(buffer.span())) {
@@ -40,6 +40,7 @@ rt::Task<Result<VolumeImpl::CopyStep>> VolumeImpl::copy_step(TargetLeg& leg, uin
     }
   }
   if (!sent) co_return fail(Code::kState, "the copy was ended");
+  copy.done();
   co_return step;
 }
 

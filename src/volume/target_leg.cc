@@ -21,13 +21,13 @@ class TargetLeg::Sending {
   TargetLeg& leg_;
 };
 
-TargetLeg::TargetLeg(uint32_t id, VolumeImpl& target, uint64_t bytes,
-                     std::function<void(Error)> lost)
-    : id_(id), target_(target), lost_(std::move(lost)), bits_(bytes), window_(bytes) {}
+TargetLeg::TargetLeg(Tracker& tracker, MapId bits, VolumeImpl& target,
+                     std::function<void(Error)> left)
+    : tracker_(tracker), bits_(bits), target_(target), left_(std::move(left)) {}
 
 void TargetLeg::set_mode(Mode mode) {
   ASSERT(mode == Mode::kMark || mode_ != Mode::kMark || in_flight_ == 0);
-  if (mode_ == Mode::kMark && mode != Mode::kMark) ++session_;
+  ASSERT(mode != Mode::kSend || bits().empty());
   mode_ = mode;
 }
 
@@ -37,39 +37,41 @@ void TargetLeg::arm(Epoch cut) {
 }
 
 TargetLeg::Plan TargetLeg::admit(Epoch epoch, ByteRange range) {
-  Plan plan{.session = session_, .sends = false};
+  Plan plan{.stamp = window_.stamp()};
   switch (mode_) {
     case Mode::kSend:
       plan.sends = epoch < cut_;
       break;
     case Mode::kSendWhereClear:
-      plan.sends = !bits_.all(range);
+      plan.sends = !bits().all(range);
       plan.where_clear = true;
       break;
     case Mode::kMark:
       break;
   }
-  if (!plan.sends) {
-    bits_.set(range);
-    return plan;
-  }
-  window_.add(range);
+  if (!plan.sends) tracker_.set(bits_, range);
   return plan;
 }
 
-TargetLeg::Plan TargetLeg::begin_copy(ByteRange run) {
+TargetLeg::Plan TargetLeg::admit_copy() const {
   ASSERT(mode_ == Mode::kSendWhereClear);
-  bits_.clear(run);
-  window_.add(run);
-  return {.session = session_, .sends = true};
+  return {.stamp = window_.stamp(), .sends = true};
 }
 
-// The next part of `rest` that is sent; empty: none. While a copy runs the bits under a request do
+// The first part of `rest` that is sent; empty: none. While a copy runs the bits under a request do
 // not change: the copier would need its range lock, and whoever sets one ends the session. In a
-// cut a newer write may set the bit of a region while an old one is on its way there: that one
+// cut a newer write may set the bit of a region while an older one is on its way there: that one
 // goes all the same.
 ByteRange TargetLeg::next_part(Plan plan, ByteRange rest) const {
-  return plan.where_clear ? bits_.next_clear(rest) : rest;
+  if (!plan.where_clear) return rest;
+  while (!rest.empty()) {
+    const ByteRange run = bits().next_run(rest.offset, std::max(rest.length, kRegionBytes));
+    if (run.empty() || run.offset >= rest.end()) return rest;
+    if (run.offset > rest.offset) return {rest.offset, run.offset - rest.offset};
+    const uint64_t next = std::min(run.end(), rest.end());
+    rest = {next, rest.end() - next};
+  }
+  return {};
 }
 
 rt::Task<bool> TargetLeg::write(Plan plan, Epoch epoch, uint64_t offset,
@@ -77,7 +79,7 @@ rt::Task<bool> TargetLeg::write(Plan plan, Epoch epoch, uint64_t offset,
   const Sending sending(*this);
   const ByteRange whole{offset, from.size()};
   Result<void> result;
-  for (uint64_t at = offset; result && at < whole.end();) {
+  for (uint64_t at = offset; result;) {
     const ByteRange part = next_part(plan, {at, whole.end() - at});
     if (part.empty()) break;
     result = co_await target_.forward_write(epoch, part.offset,
@@ -90,7 +92,7 @@ rt::Task<bool> TargetLeg::write(Plan plan, Epoch epoch, uint64_t offset,
 rt::Task<bool> TargetLeg::zero(Plan plan, Epoch epoch, ByteRange range, pool::ZeroMode mode) {
   const Sending sending(*this);
   Result<void> result;
-  for (uint64_t at = range.offset; result && at < range.end();) {
+  for (uint64_t at = range.offset; result;) {
     const ByteRange part = next_part(plan, {at, range.end() - at});
     if (part.empty()) break;
     result = co_await target_.forward_zero(epoch, part, mode);
@@ -99,33 +101,31 @@ rt::Task<bool> TargetLeg::zero(Plan plan, Epoch epoch, ByteRange range, pool::Ze
   co_return ended(plan, range, std::move(result));
 }
 
+// The window takes a part that was not sent as well: its bit is set, and that is more than the
+// window asks for.
 bool TargetLeg::ended(Plan plan, ByteRange range, Result<void> result) {
-  if (!result && plan.session == session_) leave(std::move(result).error());
-  if (plan.session == session_) return true;
-  bits_.set(range);
+  if (!result) leave(result.error());
+  if (result && window_.add(range, plan.stamp)) return true;
+  tracker_.set(bits_, range);
   return false;
 }
 
-rt::Task<bool> TargetLeg::flush() {
+rt::Task<Result<void>> TargetLeg::flush() {
   const Sending sending(*this);
-  const uint32_t session = session_;
-  const Window::Flush covered = window_.begin_flush();
-  Result<void> result = co_await target_.forward_flush();
-  if (session != session_) co_return false;
-  if (!result) {
-    leave(std::move(result).error());
-    co_return false;
-  }
-  window_.end_flush(covered);
-  co_return true;
+  co_return co_await target_.forward_flush();
 }
 
-void TargetLeg::leave(Error why) {
+void TargetLeg::refused_by_source(ByteRange range, const Error& why) {
+  tracker_.set(bits_, range);
+  leave(why);
+}
+
+void TargetLeg::leave(const Error& why) {
   if (mode_ == Mode::kMark) return;
   mode_ = Mode::kMark;
-  ++session_;
-  window_.take_all(bits_);
-  lost_(std::move(why));
+  window_.take_all(
+      [this](HotExtent stretch, uint64_t regions) { tracker_.or_word(bits_, stretch, regions); });
+  left_(why);
 }
 
 rt::Task<> TargetLeg::drained() {

@@ -37,7 +37,7 @@ rt::Task<> VolumeImpl::zero_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch e
 }
 
 rt::Task<> VolumeImpl::flush_target(TargetLeg& leg, LegJoin& join) {
-  co_await leg.flush();
+  co_await tracker_->flush(leg);
   join.ended();
 }
 

@@ -18,7 +18,8 @@ VolumeImpl::VolumeImpl(std::string name, VolumeNumber number, uint64_t size_byte
       core_(core),
       backing_(backing),
       gate_(epoch),
-      own_(backing) {
+      own_(backing),
+      tasks_(core) {
   ASSERT(size_bytes % kBlockBytes == 0);
 }
 

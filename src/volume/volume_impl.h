@@ -27,6 +27,7 @@
 #include <vector>
 
 #include "pool/backing.h"
+#include "rt/task_group.h"
 #include "volume/backing_leg.h"
 #include "volume/gate.h"
 #include "volume/range_lock.h"
@@ -166,6 +167,7 @@ class VolumeImpl final : public Volume {
   bool loss_untold_ = false;  // a flush failed that was no FLUSH, and no FLUSH has failed since
   Readers readers_;
   Counters counters_;
+  rt::TaskGroup tasks_;  // what goes to targets
 };
 
 }  // namespace duplex::volume
