@@ -206,7 +206,7 @@ TEST_F(TargetLegsTest, ALegThatHasLeftIsDrainedWhenTheLastWriteHasLanded) {
 }
 
 // The image of a cut is exactly the writes that passed the gate before it (trace F1), whatever is
-// still on its way. Mutation: next_part() looks at bits in kSend as well.
+// still on its way. Mutation: admit() does not look at the cut.
 TEST_F(TargetLegsTest, ACutLeavesOldWritesOnBothSidesAndNewOnesHere) {
   mode(Mode::kSend);
   ASSERT_TRUE(write(0, kExtent, 1));
@@ -234,6 +234,18 @@ TEST_F(TargetLegsTest, ACutLeavesOldWritesOnBothSidesAndNewOnesHere) {
     leg.disarm();
     leg.set_mode(Mode::kMark);
   });
+  EXPECT_EQ(leg.bits().count(), 1u);
+}
+
+// In a cascade a frame of before the cut may reach a middle volume after one of behind it (traces
+// F1, F2): the frame decides. Mutation: next_part() looks at bits in kSend as well.
+TEST_F(TargetLegsTest, AnOldFrameGoesToTheTargetThoughANewOneHasMarkedItsRegion) {
+  mode(Mode::kSend);
+  core().inside([&] { leg.arm(Epoch(2)); });
+  ASSERT_TRUE(finish(volume.forward_write(Epoch(2), 0, filled(4096, 3))));
+  ASSERT_TRUE(finish(volume.forward_write(Epoch(1), 4096, filled(4096, 2))));
+  EXPECT_EQ(there(0), 0);
+  EXPECT_EQ(there(4096), 2);
   EXPECT_EQ(leg.bits().count(), 1u);
 }
 
