@@ -61,7 +61,8 @@ struct World {
                                               w.keeper.saved, {"/state", MarkLog::kMaxBatchBytes}));
       log = std::move(opened.log);
       trusted = opened.trusted;
-      found = opened.records.empty() ? w.keeper.included : opened.records.back().extent.value();
+      found = opened.batches.empty() ? w.keeper.included
+                                     : opened.batches.back().records.back().extent.value();
     }
     Result<void> checkpoint() { return machine.run(log->checkpoint()); }
     bool append() {
@@ -176,7 +177,10 @@ TEST_F(MarkLogTest, RecordsComeBackInOrder) {
       machine.run(MarkLog::open(world.files, machine.store, machine.rng, world.keeper,
                                 world.keeper.saved, {"/state", MarkLog::kMaxBatchBytes}));
   EXPECT_TRUE(opened.trusted);
-  EXPECT_EQ(opened.records, (std::vector{change(1), cool, change(3)}));
+  ASSERT_EQ(opened.batches.size(), 2u);
+  EXPECT_EQ(opened.batches[0].records, (std::vector{change(1), cool}));
+  EXPECT_EQ(opened.batches[1].records, (std::vector{change(3)}));
+  EXPECT_EQ(opened.batches[1].position, 2u);
 }
 
 TEST_F(MarkLogTest, AppendsThatWaitTogetherShareTheirFlushes) {
