@@ -139,6 +139,7 @@ rt::Task<Result<void>> Marks::begin() {
 
 // In as few batches as hold them, in order.
 rt::Task<Result<void>> Marks::append(std::vector<MarkRecord> records) {
+  if (records.empty()) co_return Result<void>{};
   CO_TRY(co_await begin());
   for (auto next = records.begin(); next != records.end();) {
     std::vector<MarkRecord> batch;
@@ -156,17 +157,10 @@ rt::Task<Result<void>> Marks::append(std::vector<MarkRecord> records) {
   co_return Result<void>{};
 }
 
-// As append(), behind the commits that came before, without words for maps that these dropped.
+// As append(), behind the commits that came before.
 rt::Task<Result<void>> Marks::append_words(std::vector<MarkRecord> records) {
   co_await order_.acquire(1);
-  for (MarkRecord& record : records) {
-    std::erase_if(record.words, [this](const MapWord& word) { return !maps_.contains(word.map); });
-  }
-  std::erase_if(records, [](const MarkRecord& record) {
-    return record.kind == MarkRecord::Kind::kWords && record.words.empty();
-  });
-  Result<void> done;
-  if (!records.empty()) done = co_await append(std::move(records));
+  auto done = co_await append(std::move(records));
   order_.release(1);
   co_return done;
 }
