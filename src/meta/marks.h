@@ -24,7 +24,7 @@
 // 2. A row of `maps` holds every record up to its own position, the rows of `hot_marks` together
 //    every record up to hot_position; a start skips those. Words of a map that has no row are
 //    skipped too: a map begins and ends with commit().
-// 3. Of cool, write_words and commit, each takes effect as a whole in order of arrival: no words
+// 3. cool, write_words and commit take effect in order of arrival on the store executor: no words
 //    that were asked for before a commit end up behind it in the log, or the other way round.
 // 4. One transaction of this class is under way at a time: none writes the shadow of before
 //    another one over it.
@@ -69,7 +69,8 @@ class Marks final : private MarkLogKeeper {
     std::vector<HotMarksRow> hot;  // by volume
     std::vector<MapRow> maps;      // by id; positions mean nothing
     // False: marks and words have rotted in both copies of the log. Every map counts as full. The
-    // owner says so with a commit before the first mark; until then each start finds it again.
+    // owner says so with its first commit, before the first mark: it holds all maps. Until then
+    // each start finds the same again.
     bool trusted = true;
   };
   struct Opened;
