@@ -79,6 +79,7 @@ using ArrayId = Tagged<struct ArrayIdTag, uint32_t>;            // 24 bits, e.g.
 using VolumeNumber = Tagged<struct VolumeNumberTag, uint16_t>;  // 0x0001..0xffff inside an array
 using DeviceId = Tagged<struct DeviceIdTag, uint16_t>;          // 1..0xfffe inside an array
 using BackingId = Tagged<struct BackingIdTag, uint32_t>;        // 1.. inside an array, never reused
+using MirrorId = Tagged<struct MirrorIdTag, uint32_t>;          // 1.. inside an array, never reused
 using LogicalExtent = Tagged<struct LogicalExtentTag, uint32_t>;    // LE: index inside a backing
 using PhysicalExtent = Tagged<struct PhysicalExtentTag, uint32_t>;  // PE: index inside a device
 // Point of the write order of an array; rises by one with each cut, never falls.

@@ -16,6 +16,19 @@ constexpr size_t kHead = kSealedFrom + 4 + 8 + 8 + 4 + 4;
 constexpr size_t kRecordHead = 1 + 2 + 4 + 1;
 constexpr size_t kWordBytes = 4 + 8;
 
+bool is_valid(const MarkRecord& record) {
+  if (record.words.size() > kMaxMarkWords) return false;
+  switch (record.kind) {
+    case MarkRecord::Kind::kHot:
+      return record.words.empty();
+    case MarkRecord::Kind::kCool:
+      return true;
+    case MarkRecord::Kind::kWords:
+      return !record.words.empty() && record.volume == VolumeNumber{};
+  }
+  return false;  // a number from outside
+}
+
 bool take(ByteReader& in, MarkRecord& record) {
   record.kind = static_cast<MarkRecord::Kind>(in.take<uint8_t>());
   record.volume = VolumeNumber(in.take<uint16_t>());
@@ -26,8 +39,7 @@ bool take(ByteReader& in, MarkRecord& record) {
     word.map = in.take<uint32_t>();
     word.regions = in.take<uint64_t>();
   }
-  const bool hot = record.kind == MarkRecord::Kind::kHot && words == 0;
-  return in.ok() && (hot || record.kind == MarkRecord::Kind::kCool);
+  return in.ok() && is_valid(record);
 }
 
 }  // namespace
@@ -54,8 +66,7 @@ std::vector<std::byte> encode_mark_batch(std::span<const MarkRecord> records, ui
   out.put<uint32_t>(static_cast<uint32_t>(records.size()));
   ASSERT(out.size() == kHead);
   for (const MarkRecord& record : records) {
-    ASSERT(record.words.size() <= 255);
-    ASSERT(record.kind == MarkRecord::Kind::kCool || record.words.empty());
+    ASSERT(is_valid(record));
     out.put<uint8_t>(static_cast<uint8_t>(record.kind));
     out.put<uint16_t>(record.volume.value());
     out.put<uint32_t>(record.extent.value());

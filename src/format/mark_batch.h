@@ -23,15 +23,18 @@ struct MapWord {
 
 struct MarkRecord {
   enum class Kind : uint8_t {
-    kHot = 1,   // writes may be in flight from now on
-    kCool = 2,  // none is; `words` are what the maps hold of this extent
+    kHot = 1,    // writes may be in flight from now on
+    kCool = 2,   // none is; `words` are what those maps hold of this extent
+    kWords = 3,  // what those maps hold of this extent; the mark stays as it is
   };
   Kind kind = Kind::kHot;
-  VolumeNumber volume;
+  VolumeNumber volume;  // kWords: 0, the maps say whose they are
   LogicalExtent extent;
-  std::vector<MapWord> words;  // kCool; at most 255
+  std::vector<MapWord> words;  // kCool; kWords: at least one; at most kMaxMarkWords
   bool operator==(const MarkRecord&) const = default;
 };
+
+inline constexpr size_t kMaxMarkWords = 255;
 
 struct MarkBatch {
   uint64_t lap = 0;       // which use of the file it belongs to: random, named by the store

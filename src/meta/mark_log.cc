@@ -64,7 +64,7 @@ class TwoCopyMarkLog final : public MarkLog {
   rt::Task<> write_queued();
   rt::Task<Result<uint64_t>> write_batch(std::vector<MarkRecord> records, uint64_t bytes);
   rt::Task<Result<void>> begin_lap();
-  bool prepare_copy(Copy& copy);
+  Result<void> prepare_copy(Copy& copy);
   void end_turn();
   Error break_down(Error cause);
   Error no_copy_left();
@@ -135,11 +135,11 @@ void TwoCopyMarkLog::read(Opened& opened) {
   }
   while (auto batch = next_batch(contents)) {
     advance(*batch);
-    std::ranges::move(batch->records, std::back_inserter(opened.records));
+    opened.batches.push_back(*std::move(batch));
   }
   opened.trusted = readable && !shows_a_gap(contents[0]) && !shows_a_gap(contents[1]);
   if (opened.trusted) return;
-  opened.records.clear();
+  opened.batches.clear();
   log_error("no copy of the mark log in {} can be trusted: all change maps count as full",
             options_.directory);
 }
@@ -231,6 +231,7 @@ rt::Task<Result<uint64_t>> TwoCopyMarkLog::write_batch(std::vector<MarkRecord> r
   const auto batch = format::decode_mark_batch(encoded, &before);
   ASSERT(batch && before == chain_);
   advance(*batch);
+  keeper_.appended(records, position_);
   co_return position_;
 }
 
@@ -239,7 +240,11 @@ rt::Task<Result<void>> TwoCopyMarkLog::begin_lap() {
   if (failure_) co_return std::unexpected(*failure_);
   MarkLogState state{next_lap_, position_, state_.out};
   if (!lap_begun_) {
-    for (size_t c = 0; c < kCopies; ++c) state.out[c] = !prepare_copy(copies_[c]);
+    for (size_t c = 0; c < kCopies; ++c) {
+      const auto prepared = prepare_copy(copies_[c]);
+      if (!prepared && prepared.error().code() == Code::kNoSpace) co_return prepared;
+      state.out[c] = !prepared;
+    }
   }
   if (state.out[0] && state.out[1]) co_return std::unexpected(no_copy_left());
   if (auto kept = co_await keeper_.checkpoint(state); !kept) {
@@ -254,12 +259,20 @@ rt::Task<Result<void>> TwoCopyMarkLog::begin_lap() {
   co_return Result<void>{};
 }
 
-// Opens a copy for this life, with all its space reserved and its directory entry durable.
-bool TwoCopyMarkLog::prepare_copy(Copy& copy) {
+// Opens a copy for this life, with all its space reserved and its directory entry durable. kNoSpace
+// when there is no room for it; a flush that says so has failed like any other.
+Result<void> TwoCopyMarkLog::prepare_copy(Copy& copy) {
   int errnum = 0;
   copy.file = files_.open(copy.path, true, &errnum);
-  return copy.file != nullptr && copy.file->reserve(options_.bytes) == 0 &&
-         copy.file->sync() == 0 && files_.sync_directory(options_.directory) == 0;
+  if (copy.file != nullptr) errnum = copy.file->reserve(options_.bytes);
+  if (errnum != 0) {
+    return std::unexpected(system_error(errnum, fmt::format("reserve {}", copy.path),
+                                        "make room in the state directory"));
+  }
+  if (copy.file->sync() != 0 || files_.sync_directory(options_.directory) != 0) {
+    return fail(Code::kSystem, fmt::format("cannot flush {}", copy.path));
+  }
+  return {};
 }
 
 Error TwoCopyMarkLog::break_down(Error cause) {

@@ -62,9 +62,11 @@ class MarkLogKeeper {
  public:
   virtual ~MarkLogKeeper() = default;
   // Makes `state` durable together with everything that batches up to its position say: in one
-  // transaction all marks (from when append() was called) and all maps (from when the append() of
-  // a kCool returned, or later: an extent that still counts as hot errs on the safe side).
+  // transaction all marks and all maps, as appended() has told of them.
   virtual rt::Task<Result<void>> checkpoint(MarkLogState state) = 0;
+  // The batch counts: called before its appends return, and before any checkpoint() whose state
+  // includes its position.
+  virtual void appended(std::span<const format::MarkRecord> /*records*/, uint64_t /*position*/) {}
   // Makes `state` durable by itself; its lap and position are those of the last checkpoint.
   virtual rt::Task<Result<void>> record_out(MarkLogState state) = 0;
 };
@@ -80,8 +82,8 @@ class MarkLog {
 
   struct Opened {
     std::unique_ptr<MarkLog> log;
-    std::vector<format::MarkRecord> records;  // after the checkpoint, in order
-    bool trusted = true;                      // false: every map counts as full
+    std::vector<format::MarkBatch> batches;  // after the checkpoint, in order
+    bool trusted = true;                     // false: every map counts as full
   };
   // Only reads. The owner takes over the records (or the verdict), then calls checkpoint() before
   // the first append(); nothing is served in between. `keeper` outlives the log.
@@ -91,9 +93,11 @@ class MarkLog {
 
   // Durable when it returns; the position of its batch. All records together fit into one batch of
   // kMaxBatchBytes. kNoSpace: the log is full and the store could not take the checkpoint; nothing
-  // is broken. Any other error: the log has failed for good.
+  // is broken. Any other error: the log has failed for good, and a start may find these records or
+  // not. They are then the last ones of this life, in the batch with the next position.
   virtual rt::Task<Result<uint64_t>> append(std::vector<format::MarkRecord> records) = 0;
-  // Hands everything to the keeper and begins a new lap. Errors as for append().
+  // Hands everything to the keeper and begins a new lap. Errors as for append(); kNoSpace also
+  // when there is no room for the files themselves.
   virtual rt::Task<Result<void>> checkpoint() = 0;
 };
 

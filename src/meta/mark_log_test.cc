@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/log.h"
+#include "format/fields.h"
 #include "meta/test_world.h"
 
 namespace duplex::meta {
@@ -61,7 +62,8 @@ struct World {
                                               w.keeper.saved, {"/state", MarkLog::kMaxBatchBytes}));
       log = std::move(opened.log);
       trusted = opened.trusted;
-      found = opened.records.empty() ? w.keeper.included : opened.records.back().extent.value();
+      found = opened.batches.empty() ? w.keeper.included
+                                     : opened.batches.back().records.back().extent.value();
     }
     Result<void> checkpoint() { return machine.run(log->checkpoint()); }
     bool append() {
@@ -176,7 +178,10 @@ TEST_F(MarkLogTest, RecordsComeBackInOrder) {
       machine.run(MarkLog::open(world.files, machine.store, machine.rng, world.keeper,
                                 world.keeper.saved, {"/state", MarkLog::kMaxBatchBytes}));
   EXPECT_TRUE(opened.trusted);
-  EXPECT_EQ(opened.records, (std::vector{change(1), cool, change(3)}));
+  ASSERT_EQ(opened.batches.size(), 2u);
+  EXPECT_EQ(opened.batches[0].records, (std::vector{change(1), cool}));
+  EXPECT_EQ(opened.batches[1].records, (std::vector{change(3)}));
+  EXPECT_EQ(opened.batches[1].position, 2u);
 }
 
 TEST_F(MarkLogTest, AppendsThatWaitTogetherShareTheirFlushes) {
@@ -320,14 +325,43 @@ TEST_F(MarkLogTest, ObjectsLeftBehindByAPowerCutAreSafeToDestroy) {
   }
 }
 
+// Mutation: is_valid() of mark_batch.cc accepts everything.
+TEST(MarkBatch, RecordsThatMeanNothingAreRefused) {
+  const MarkRecord words{MarkRecord::Kind::kWords, {}, LogicalExtent(9), {{1, 0xff}}};
+  const auto whole = format::encode_mark_batch(std::vector{words}, 5, 6, 0);
+  constexpr size_t kFirst = format::kSealedFrom + 28;  // kind 1, volume 2, extent 4, words 1
+  const auto with = [&](size_t offset, uint8_t value) {
+    auto bytes = whole;
+    bytes[kFirst + offset] = std::byte{value};
+    format::seal(bytes);
+    uint32_t before = 0;
+    return format::decode_mark_batch(bytes, &before).has_value();
+  };
+  EXPECT_TRUE(with(0, 3));
+  EXPECT_TRUE(with(0, 2)) << "cool";
+  EXPECT_FALSE(with(0, 1)) << "hot with words";
+  EXPECT_FALSE(with(0, 0));
+  EXPECT_FALSE(with(0, 4)) << "no such kind";
+  EXPECT_FALSE(with(1, 1)) << "words of a volume";
+  auto empty = words;
+  empty.kind = MarkRecord::Kind::kCool;
+  empty.words.clear();
+  auto bytes = format::encode_mark_batch(std::vector{empty}, 5, 6, 0);
+  bytes[kFirst] = std::byte{3};
+  format::seal(bytes);
+  uint32_t before = 0;
+  EXPECT_FALSE(format::decode_mark_batch(bytes, &before)) << "no words at all";
+}
+
 TEST(MarkBatch, EveryFlippedBitAndEveryShorterLengthIsDetected) {
   const MarkRecord cool{MarkRecord::Kind::kCool, VolumeNumber(7), LogicalExtent(9), {{1, 0xff}}};
-  auto bytes = format::encode_mark_batch(std::vector{change(1), cool}, 5, 6, 7);
+  const MarkRecord words{MarkRecord::Kind::kWords, {}, LogicalExtent(9), {{1, 3}, {2, 0}}};
+  auto bytes = format::encode_mark_batch(std::vector{change(1), cool, words}, 5, 6, 7);
   uint32_t before = 0;
   const auto whole = format::decode_mark_batch(bytes, &before);
   ASSERT_TRUE(whole);
   EXPECT_EQ(before, 7u);
-  EXPECT_EQ(whole->records, (std::vector{change(1), cool}));
+  EXPECT_EQ(whole->records, (std::vector{change(1), cool, words}));
   for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
     const auto mask = static_cast<std::byte>(1u << bit % 8);
     bytes[bit / 8] ^= mask;

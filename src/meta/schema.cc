@@ -94,7 +94,77 @@ CREATE TABLE events(
 ) STRICT;
 )sql";
 
-constexpr const char* kSteps[] = {kVersion1};
+// Mirrors, and what the mark log leaves in the store. Maps and hot marks are lists of fixed-size
+// little-endian numbers: they are always read and written whole.
+constexpr const char* kVersion2 = R"sql(
+ALTER TABLE array ADD COLUMN last_mirror INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE array ADD COLUMN last_cut INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE volumes ADD COLUMN consistent INTEGER NOT NULL DEFAULT 1 CHECK(consistent IN (0, 1));
+
+CREATE TABLE mirrors(
+  id INTEGER PRIMARY KEY,
+  name TEXT NOT NULL UNIQUE,
+  source INTEGER NOT NULL REFERENCES volumes(number),
+  target INTEGER NOT NULL UNIQUE REFERENCES volumes(number),
+  relation INTEGER NOT NULL,
+  target_access INTEGER NOT NULL,
+  then_state INTEGER NOT NULL,
+  reason INTEGER NOT NULL,
+  cut INTEGER NOT NULL,
+  progress_bytes INTEGER NOT NULL,
+  created_us INTEGER NOT NULL,
+  CHECK(source <> target)
+) STRICT;
+
+CREATE TABLE mirror_groups(
+  name TEXT PRIMARY KEY NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE group_members(
+  name TEXT NOT NULL REFERENCES mirror_groups(name) ON DELETE CASCADE,
+  mirror INTEGER NOT NULL REFERENCES mirrors(id),
+  PRIMARY KEY(name, mirror)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cuts(
+  id INTEGER PRIMARY KEY,
+  epoch INTEGER NOT NULL,
+  wall_us INTEGER NOT NULL,
+  hold_us INTEGER NOT NULL,
+  state INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE cut_members(
+  cut INTEGER NOT NULL REFERENCES cuts(id) ON DELETE CASCADE,
+  mirror INTEGER NOT NULL,
+  volume INTEGER NOT NULL,
+  content_id BLOB NOT NULL CHECK(length(content_id) = 16),
+  PRIMARY KEY(cut, mirror)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE maps(
+  id INTEGER PRIMARY KEY,
+  position INTEGER NOT NULL,
+  words BLOB NOT NULL CHECK(length(words) % 12 = 0)
+) STRICT;
+
+CREATE TABLE hot_marks(
+  volume INTEGER PRIMARY KEY,
+  extents BLOB NOT NULL CHECK(length(extents) % 4 = 0)
+) STRICT;
+
+CREATE TABLE mark_log(
+  one INTEGER PRIMARY KEY CHECK(one = 1),
+  lap INTEGER NOT NULL,
+  position INTEGER NOT NULL,
+  out_1 INTEGER NOT NULL CHECK(out_1 IN (0, 1)),
+  out_2 INTEGER NOT NULL CHECK(out_2 IN (0, 1)),
+  hot_position INTEGER NOT NULL
+) STRICT;
+INSERT INTO mark_log VALUES(1, 0, 0, 0, 0, 0);
+)sql";
+
+constexpr const char* kSteps[] = {kVersion1, kVersion2};
 
 }  // namespace
 

@@ -40,6 +40,12 @@ void Statement::bind_one(const Uuid& value) {
                            SQLITE_TRANSIENT));
 }
 
+void Statement::bind_one(const std::vector<std::byte>& value) {
+  // As above; and not copied once more: it outlives the statement's use.
+  const void* bytes = value.empty() ? static_cast<const void*>("") : value.data();
+  note(sqlite3_bind_blob64(statement_, ++bound_, bytes, value.size(), SQLITE_STATIC));
+}
+
 void Statement::read_one(int column, std::string& value) {
   fits_ = fits_ && sqlite3_column_type(statement_, column) == SQLITE_TEXT;
   const void* text = sqlite3_column_text(statement_, column);
@@ -55,6 +61,13 @@ void Statement::read_one(int column, Uuid& value) {
     return;
   }
   std::memcpy(value.bytes.data(), blob, length);
+}
+
+void Statement::read_one(int column, std::vector<std::byte>& value) {
+  fits_ = fits_ && sqlite3_column_type(statement_, column) == SQLITE_BLOB;
+  const auto* blob = static_cast<const std::byte*>(sqlite3_column_blob(statement_, column));
+  const auto length = static_cast<size_t>(sqlite3_column_bytes(statement_, column));
+  value.assign(blob, blob + (blob != nullptr ? length : 0));
 }
 
 Result<std::unique_ptr<Database>> Database::open(rt::SyncFiles& files, const std::string& path,

@@ -44,7 +44,7 @@ class Statement {
     sqlite3_clear_bindings(statement_);
   }
 
-  // Values for the parameters, in order, after those bound before.
+  // Values for the parameters, in order, after those bound before. A list of bytes outlives this.
   template <class... Values>
   Statement& bind(const Values&... values) {
     (bind_one(values), ...);
@@ -82,6 +82,7 @@ class Statement {
   void bind_one(std::string_view value);
   void bind_one(const std::string& value) { bind_one(std::string_view(value)); }
   void bind_one(const Uuid& value);
+  void bind_one(const std::vector<std::byte>& value);
   void note(int rc) {
     if (rc != SQLITE_OK && bind_rc_ == SQLITE_OK) bind_rc_ = rc;
   }
@@ -115,6 +116,7 @@ class Statement {
   }
   void read_one(int column, std::string& value);
   void read_one(int column, Uuid& value);
+  void read_one(int column, std::vector<std::byte>& value);
 
   Database* database_;
   sqlite3_stmt* statement_;

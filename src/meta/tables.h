@@ -47,6 +47,17 @@ class Tables {
   Result<void> put(const PutJob& change);
   Result<void> put(const DropJob& change);
   Result<void> put(const AddEvent& change);
+  Result<void> put(const PutMirror& change);
+  Result<void> put(const DropMirror& change);
+  Result<void> put(const PutGroup& change);
+  Result<void> put(const DropGroup& change);
+  Result<void> put(const PutCut& change);
+  Result<void> put(const DropCut& change);
+  Result<void> put(const PutMap& change);
+  Result<void> put(const DropMap& change);
+  Result<void> put(const PutHotMarks& change);
+  Result<void> put(const DropHotMarks& change);
+  Result<void> put(const PutMarkLog& change);
 
   // Runs `sql`; kState with `otherwise` when it changed no row.
   template <class... Values>
@@ -56,6 +67,8 @@ class Tables {
   Result<void> upsert(const Row& row);
   template <class Row>
   Result<std::vector<Row>> select(std::string_view order);
+  Result<void> load_members(Snapshot& snapshot);
+  Result<void> load_marks(Snapshot& snapshot);
 
   Database& database_;
 };

@@ -139,9 +139,11 @@ class TwoLegs : public meta::MarkLogKeeper, public volume::MarkSink {
                                                {.directory = "/state", .bytes = 64 * kKiB});
     self.log = std::move(opened.log);
     self.found = self.saved_marks_;
-    for (const format::MarkRecord& r : opened.records) {
-      if (r.kind == format::MarkRecord::Kind::kHot) self.found.insert(r.extent.value());
-      if (r.kind == format::MarkRecord::Kind::kCool) self.found.erase(r.extent.value());
+    for (const format::MarkBatch& batch : opened.batches) {
+      for (const format::MarkRecord& r : batch.records) {
+        if (r.kind == format::MarkRecord::Kind::kHot) self.found.insert(r.extent.value());
+        if (r.kind == format::MarkRecord::Kind::kCool) self.found.erase(r.extent.value());
+      }
     }
     self.marked_ = self.found;
     if (!opened.trusted) co_return false;
