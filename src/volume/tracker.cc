@@ -44,7 +44,7 @@ Tracker::Map& Tracker::at(MapId id) const {
   return *map;
 }
 
-void Tracker::add_map(MapId id, MapKind kind, ChangeMap durable, const Window* leg) {
+void Tracker::add_map(MapId id, MapKind kind, ChangeMap durable) {
   ASSERT(find(id) == nullptr && maps_.size() < kMaxMaps);
   ASSERT(durable.volume_bytes() <= volume_bytes_);
   durable.resize(volume_bytes_);
@@ -53,7 +53,6 @@ void Tracker::add_map(MapId id, MapKind kind, ChangeMap durable, const Window* l
                                             .map = std::move(durable),
                                             .cleared = ChangeMap(volume_bytes_),
                                             .pending = ChangeMap(pending_bytes(volume_bytes_)),
-                                            .leg = leg,
                                             .copying = {},
                                             .flights = {}}));
 }
@@ -63,7 +62,10 @@ void Tracker::remove_map(MapId id) {
   std::erase_if(maps_, [&](const auto& map) { return map->id == id; });
 }
 
-void Tracker::set_leg(MapId id, const Window* leg) { at(id).leg = leg; }
+void Tracker::set_windows(MapId id, const Window* from, const Window* to) {
+  at(id).from = from;
+  at(id).to = to;
+}
 
 void Tracker::set(MapId id, ByteRange range) {
   Map& map = at(id);
@@ -148,8 +150,9 @@ rt::Task<Result<void>> Tracker::flush(Debtor& debtor) {
   if (flushed) {
     debtor.window().end(token);
   } else {
+    const Window::Stamp before = debtor.window().stamp();
     debtor.lost(flushed.error());
-    ASSERT(!debtor.window().owes());
+    ASSERT(debtor.window().stamp() != before);
   }
   --find(debtor)->flushing;
   flush_ended_.pulse();
@@ -158,18 +161,19 @@ rt::Task<Result<void>> Tracker::flush(Debtor& debtor) {
 
 // The victim of the hot set is the stretch whose last write is longest ago: most often its legs
 // have been flushed since, and cooling costs the record alone.
-Debtor* Tracker::first_that_owes(HotExtent extent) const {
+Debtor* Tracker::first_that_owes(HotExtent extent, std::span<Debtor* const> but) const {
   for (const Debt& debt : debts_) {
-    if (debt.debtor->window().word(extent) != 0) return debt.debtor;
+    if (debt.debtor->window().word(extent) == 0) continue;
+    if (std::ranges::find(but, debt.debtor) == but.end()) return debt.debtor;
   }
   return nullptr;
 }
 
 // No write is in the extent, and none begins in it until this has ended.
 rt::Task<Result<void>> Tracker::cool(HotExtent extent) {
-  while (Debtor* debtor = first_that_owes(extent)) {
-    // A leg that fails has put its window into maps: then it owes nothing, and the words tell.
-    (void)co_await flush(*debtor);
+  std::vector<Debtor*> failed;  // have put their windows into maps: the words tell
+  while (Debtor* debtor = first_that_owes(extent, failed)) {
+    if (!co_await flush(*debtor)) failed.push_back(debtor);
   }
   const uint64_t number = ++last_flight_;
   std::vector<format::MapWord> words;
@@ -193,7 +197,9 @@ rt::Task<Result<void>> Tracker::cool(HotExtent extent) {
 uint64_t Tracker::word_for_disk(Map& map, HotExtent stretch) {
   const uint64_t cleared = map.cleared.word(stretch);
   if (cleared == 0) return map.map.word(stretch);
-  uint64_t held = map.leg != nullptr ? map.leg->word(stretch) : 0;
+  uint64_t held = 0;
+  if (map.from != nullptr) held |= map.from->word(stretch);
+  if (map.to != nullptr) held |= map.to->word(stretch);
   for (const ByteRange range : map.copying) {
     each_word(range, [&](HotExtent at, uint64_t regions) { held |= at == stretch ? regions : 0; });
   }

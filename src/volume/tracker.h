@@ -11,9 +11,9 @@
 // two sides after a power cut is marked, or set in a durable word, or both. So:
 // 1. A stretch is marked before the first write into it (use()) and cools only when no write is
 //    in it, no leg owes a flush for it, and in one record with its words. A leg whose flush fails
-//    has put its window into maps by then.
+//    has put its window into maps by then, and goes on owing.
 // 2. A bit cleared in memory stays on disk while its region is being copied, and after that until
-//    the leg it was copied to has flushed ("held"). It may then be written back, or cool.
+//    the leg it was copied to has flushed, and the one it was read from if that owed it ("held").
 // 3. A bit that has left the disk comes back only with set() or or_word().
 // 4. A stretch of a map is pending until the disk is known to hold exactly what memory does.
 // 5. A crash widens maps that mean "copy away from here", never those of missing regions: of these
@@ -63,8 +63,8 @@ class Debtor {
   virtual Window& window() = 0;
   // Covers every write of the leg that is in the window. Begins and ends nothing there.
   virtual rt::Task<Result<void>> flush() = 0;
-  // A flush failed. Before this returns, all of Window::take_all() is set in the maps concerned.
-  // Called once per failed flush; the leg may have left already.
+  // A flush failed. Before this returns, all that Window::lose() tells is set in maps, and a target
+  // has left. Called once per failed flush, so perhaps for one that has left already.
   virtual void lost(const Error& why) = 0;
 };
 
@@ -85,14 +85,14 @@ class Tracker final : private MarkSink {
   // Ends what is under way. No write, copy or flush is running any more.
   rt::Task<> close();
 
-  // Maps; at most 255. `durable` is what the disk holds of it. `leg` is where its regions are
-  // copied to: the target's of a kCopyAway map, the own backing's of a kMissing map; null while
-  // nothing is copied. The window outlives its place here.
+  // Maps; at most 255. `durable` is what the disk holds of it.
   static constexpr size_t kMaxMaps = 255;
-  void add_map(MapId id, MapKind kind, ChangeMap durable, const Window* leg = nullptr);
-  // No copy into it is under way.
+  void add_map(MapId id, MapKind kind, ChangeMap durable);
+  // No copy of its regions is under way.
   void remove_map(MapId id);
-  void set_leg(MapId id, const Window* leg);
+  // The two ends of the copies of its regions, before the first one; for a kMissing map `to` is
+  // the own backing's. Null: nothing is owed there. The windows outlive their place here.
+  void set_windows(MapId id, const Window* from, const Window* to);
   bool has_map(MapId id) const { return find(id) != nullptr; }
   const ChangeMap& map(MapId id) const { return at(id).map; }
   void set(MapId id, ByteRange range);
@@ -172,7 +172,8 @@ class Tracker final : private MarkSink {
     ChangeMap cleared;
     // Region n stands for stretch n: what memory has and the disk may not.
     ChangeMap pending;
-    const Window* leg;
+    const Window* from = nullptr;
+    const Window* to = nullptr;
     std::vector<ByteRange> copying;
     std::vector<Flight> flights;  // in order of the calls to the store
   };
@@ -190,7 +191,7 @@ class Tracker final : private MarkSink {
   Map* find(MapId id) const;
   Map& at(MapId id) const;
   Debt* find(const Debtor& debtor);
-  Debtor* first_that_owes(HotExtent extent) const;
+  Debtor* first_that_owes(HotExtent extent, std::span<Debtor* const> but) const;
   uint64_t word_for_disk(Map& map, HotExtent stretch);
   void end_copy(MapId id, ByteRange range, bool is_done);
 
