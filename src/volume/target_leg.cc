@@ -105,7 +105,8 @@ rt::Task<bool> TargetLeg::zero(Plan plan, Epoch epoch, ByteRange range, pool::Ze
 // window asks for.
 bool TargetLeg::ended(Plan plan, ByteRange range, Result<void> result) {
   if (!result) leave(result.error());
-  if (result && window_.add(range, plan.stamp)) return true;
+  const bool is_counted = window_.add(range, plan.stamp);
+  if (result && is_counted) return true;
   tracker_.set(bits_, range);
   return false;
 }
@@ -123,7 +124,7 @@ void TargetLeg::refused_by_source(ByteRange range, const Error& why) {
 void TargetLeg::leave(const Error& why) {
   if (mode_ == Mode::kMark) return;
   mode_ = Mode::kMark;
-  window_.take_all(
+  window_.lose(
       [this](HotExtent stretch, uint64_t regions) { tracker_.or_word(bits_, stretch, regions); });
   left_(why);
 }

@@ -37,15 +37,14 @@ class TargetLegsTest : public ::testing::Test {
  protected:
   TargetLegsTest() {
     core().inside([&] {
-      tracker.add_map(kBits, MapKind::kCopyAway, ChangeMap(kSize), &leg.window());
+      tracker.add_map(kBits, MapKind::kCopyAway, ChangeMap(kSize));
+      tracker.set_windows(kBits, nullptr, &leg.window());
       tracker.add_debtor(leg);
       volume.set_tracker(&tracker);
       volume.add_leg(leg);
     });
   }
-  ~TargetLegsTest() override {
-    finish(testing::ended(tracker.close()));
-  }
+  ~TargetLegsTest() override { finish(testing::ended(tracker.close())); }
   testing::TestCore& core() { return world.reactor(0); }
   template <class T>
   T finish(rt::Task<T> task) {
