@@ -12,9 +12,8 @@ constexpr size_t kFewestEntries = 32;
 }  // namespace
 
 bool Window::add(ByteRange range, Stamp started) {
-  if (started != stamp()) return false;
   each_word(range, [this](HotExtent stretch, uint64_t regions) { add_word(stretch, regions); });
-  return true;
+  return started == stamp();
 }
 
 void Window::add_word(HotExtent stretch, uint64_t regions) {

@@ -14,11 +14,12 @@
 //
 // Invariants:
 // 1. A region whose write has ended, and which no flush that began later has confirmed, is in the
-//    window; so is every region of a write that ends after its leg lost the window: add() says no
-//    and the caller counts that write as failed.
+//    window. A loss takes nothing out: what a device returns after a failed flush may still be in
+//    its cache alone, and a copy of it to the other side must not outlive it.
 // 2. While flushes do not overlap, nothing else is in the window.
-// 3. Storage is what was needed once; entries of stretches with nothing owed are used again. Only
-//    stretches that are hot owe anything, which bounds it.
+// 3. A write that was under way at a loss learns so from add(), and counts as failed.
+// 4. Storage is what was needed once; entries of stretches with nothing owed are used again. Only
+//    stretches that are hot owe anything, except after a loss; that bounds it.
 #pragma once
 
 #include <array>
@@ -41,10 +42,10 @@ class Window {
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
 
-  // Before the leg begins a write or zero; and when that has ended well, before its range lock or
-  // its use of the hot set ends. A flush covers what ended before it, hence not at the start.
-  // False: the window was taken in between, and with it perhaps what this write left in the
-  // cache: nothing was added, the write counts as failed on this leg.
+  // Before the leg begins a write or zero; and when that has ended, well or not, before its range
+  // lock or its use of the hot set ends. A flush covers what ended before it, hence not at the
+  // start. False: there was a loss in between, perhaps of what this write left in the cache:
+  // whatever its result, it counts as failed on this leg.
   Stamp stamp() const { return Stamp(losses_); }
   [[nodiscard]] bool add(ByteRange range, Stamp started);
 
@@ -53,15 +54,20 @@ class Window {
   void end(Token token) {
     if (token.value() > flushed_) flushed_ = token.value();
   }
-  // The flush failed, or the leg is gone: f(HotExtent, regions) for all that is owed. Then the
-  // window is empty, and flushes that began before do not count any more. f leaves it alone.
+  // The flush failed, or the leg is gone: f(HotExtent, regions) for all that is owed. Flushes that
+  // began before do not count any more; one that begins later may. f leaves the window alone.
   template <class F>
-  void take_all(F f) {
-    for (const Entry& entry : entries_) {
-      if (const uint64_t regions = owed(entry); regions != 0) f(entry.stretch, regions);
-    }
-    flushed_ = now_++;
+  void lose(F f) {
     ++losses_;
+    const uint64_t before = now_++;
+    for (Entry& entry : entries_) {
+      const uint64_t regions = owed(entry);
+      if (regions == 0) continue;
+      entry.newer = {now_, regions};
+      newest_ = now_;
+      f(entry.stretch, regions);
+    }
+    flushed_ = before;
   }
 
   // Is a flush owed: at all, and for which regions of a stretch?
