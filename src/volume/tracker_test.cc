@@ -195,6 +195,7 @@ TEST_F(TrackerTest, ACopyThatIsNotDoneSetsItsBitsAgain) {
   EXPECT_TRUE(tracker.map(kAway).all({0, 2 * kR}));
 }
 
+// Mutation seen to fail: a record under way does not keep an earlier one from settling.
 TEST_F(TrackerTest, OnlyTheLastRecordAskedForSettlesWhatIsPending) {
   rt::Event first, second;
   tracker.set(kAway, {0, kR});
@@ -204,6 +205,7 @@ TEST_F(TrackerTest, OnlyTheLastRecordAskedForSettlesWhatIsPending) {
   log.hold = &second;
   const auto b = world.start(world.reactor(0), tracker.write_back(kAway));
   EXPECT_EQ(log.lines, (Lines{"words 1 0:1", "words 1 0:3"}));
+  tracker.begin_copy(kAway, {kR, kR}).done();  // memory is what the first one says again
   world.reactor(0).inside([&] { first.set(); });
   world.run();
   EXPECT_TRUE(a->has_value());
@@ -211,6 +213,9 @@ TEST_F(TrackerTest, OnlyTheLastRecordAskedForSettlesWhatIsPending) {
   world.reactor(0).inside([&] { second.set(); });
   world.run();
   EXPECT_TRUE(b->has_value());
+  EXPECT_TRUE(tracker.is_pending(kAway));
+  log.hold = nullptr;
+  EXPECT_TRUE(write_back(kAway));
   EXPECT_FALSE(tracker.is_pending(kAway));
 }
 
