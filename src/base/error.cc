@@ -45,6 +45,9 @@ CodeText text_of(Code code) {
       return {"e_nospace", "no space left", "duplex pool show"};
     case Code::kTimeout:
       return {"e_timeout", "took longer than allowed", "duplex status"};
+    case Code::kInDoubt:
+      return {"e_in_doubt", "whether it was done shows at the next start",
+              "check the disk of the state directory, then start duplexd again"};
     case Code::kPartial:
       return {"e_partial", "the outcome is not uniform", "duplex status"};
     case Code::kNotSupported:

@@ -29,6 +29,7 @@ enum class Code : uint8_t {
   kFlushLost,       // a flush failed: writes since the last good flush may be lost
   kNoSpace,         // pool, device or state directory is full
   kTimeout,         // took longer than allowed; rolled back
+  kInDoubt,         // the state directory failed: whether it was done shows at the next start
   kPartial,         // outcome not uniform; the message lists each member
   kNotSupported,    // not possible on this device, kernel or export
   kCorrupt,         // stored bytes fail their check

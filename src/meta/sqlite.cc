@@ -154,12 +154,11 @@ Error Database::error(int rc) const {
     case SQLITE_NOTADB:
       return damaged(text);
     default:
-      return Error(
-          Code::kSystem,
-          fmt::format("the store in {} failed: {}", place_,
-                      vfs_.failure().empty() ? text : vfs_.failure()),
-          "check the disk under it, then start duplexd again; whether the last change holds "
-          "shows then");
+      return Error(Code::kSystem,
+                   fmt::format("the store in {} failed: {}", place_,
+                               vfs_.failure().empty() ? text : vfs_.failure()),
+                   "check the disk under it, then start duplexd again"
+                   "shows then");
   }
 }
 

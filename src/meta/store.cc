@@ -104,7 +104,7 @@ class SqliteStore final : public Store {
   Result<void> commit_together(const std::vector<Pending*>& batch);
   Result<void> apply_alone(Pending& pending);
   Result<void> apply_all(const Transaction& transaction);
-  void roll_back(const Error& cause);
+  Error roll_back(const Error& cause);
 
   void plan_checkpoint();
   rt::Task<> checkpoint_soon();
@@ -243,7 +243,7 @@ void SqliteStore::run_queue() {
   Result<void> outcome = usable();
   if (outcome) {
     outcome = commit_together(batch);
-    if (!outcome) roll_back(outcome.error());
+    if (!outcome) outcome = std::unexpected(roll_back(outcome.error()));
   }
   for (Pending* pending : batch) {
     // What a constraint refused keeps its own reason.
@@ -286,11 +286,20 @@ Result<void> SqliteStore::apply_all(const Transaction& transaction) {
 }
 
 // SQLite rolls back by itself after some errors. When it could not, or when the cause was more
-// than lack of space, the state of the file is unknown: nothing is committed any more.
-void SqliteStore::roll_back(const Error& cause) {
-  if (cause.code() != Code::kNoSpace) return break_down(cause);
-  if (!database_->in_transaction()) return;
-  if (const auto undone = database_->execute("ROLLBACK"); !undone) break_down(undone.error());
+// than lack of space, the state of the file is unknown: nothing is committed any more, and this
+// batch is in doubt. Those that come later are not: they are not tried. Returns what to answer.
+Error SqliteStore::roll_back(const Error& cause) {
+  if (cause.code() == Code::kNoSpace) {
+    if (!database_->in_transaction()) return cause;
+    const auto undone = database_->execute("ROLLBACK");
+    if (undone) return cause;
+    break_down(undone.error());
+  } else {
+    break_down(cause);
+  }
+  return {Code::kInDoubt,
+          fmt::format("{}; whether this was done shows at the next start", cause.message()),
+          std::string(cause.next())};
 }
 
 void SqliteStore::break_down(const Error& cause) {

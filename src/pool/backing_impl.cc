@@ -36,7 +36,9 @@ void BackingImpl::owe_earlier_run() {
   }
 }
 
+// An extent in doubt counts as not mapped: who wants to write has to ask allocate().
 bool BackingImpl::is_mapped(ByteRange range) const {
+  if (!in_doubt_.empty() && is_in_doubt(range)) return false;
   for (uint32_t le = first_extent(range); le < end_extent(range); ++le) {
     if (!map_.at(LogicalExtent(le)).is_mapped()) return false;
   }
@@ -99,6 +101,7 @@ rt::Task<Result<void>> BackingImpl::submit(MapRequest& request) {
 }
 
 rt::Task<Result<void>> BackingImpl::allocate(ByteRange range) {
+  if (!in_doubt_.empty() && is_in_doubt(range)) co_return fail(Code::kInDoubt);
   while (true) {
     MapRequest request;
     bool pending = false;
@@ -179,9 +182,23 @@ rt::Task<Result<void>> BackingImpl::release(ByteRange whole) {
       if (use_of(row.device).device->is_absent()) co_return fail(Code::kMediumWrite);
     }
     from = request.unmap.back().le.value() + 1;
-    CO_TRY(co_await submit(request));
+    Result<void> released = co_await submit(request);
+    if (!released) doubt(request.unmap, released.error());
+    if (!released) co_return released;
     unmap(request.unmap);
   }
+}
+
+// The next start may find these extents released, and zeroed with all that was written to them
+// meanwhile. So nothing is written there any more; reads go on.
+void BackingImpl::doubt(const std::vector<meta::ExtentRow>& rows, const Error& why) {
+  if (why.code() != Code::kInDoubt) return;
+  for (const meta::ExtentRow& row : rows) in_doubt_.insert(row.le);
+}
+
+bool BackingImpl::is_in_doubt(ByteRange range) const {
+  const auto first = in_doubt_.lower_bound(LogicalExtent(first_extent(range)));
+  return first != in_doubt_.end() && first->value() < end_extent(range);
 }
 
 // The store has released these; they become holes here, and are cleaned when the last I/O that
@@ -220,7 +237,9 @@ rt::Task<Result<void>> BackingImpl::resize(uint64_t size_bytes, MapRequest& requ
   const auto extents = static_cast<uint32_t>(divide_up(size_bytes, extent_bytes_));
   if (size_bytes > this->size_bytes()) CO_TRY(co_await clear_tail());
   if (extents < map_.size()) request.unmap = mapped_rows(extents, map_.size(), SIZE_MAX);
-  CO_TRY(co_await submit(request));
+  Result<void> resized = co_await submit(request);
+  if (!resized) doubt(request.unmap, resized.error());
+  if (!resized) co_return resized;
   unmap(request.unmap);
   map_.resize(extents);
   for (size_t i = 0; i < request.map.size(); ++i) map_.map(request.map[i], request.placed[i]);

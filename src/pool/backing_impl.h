@@ -16,6 +16,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -133,6 +134,9 @@ class BackingImpl final : public Backing {
   rt::Task<Result<void>> transfer(rt::FileOp::Kind kind, ByteRange range, std::byte* data);
   rt::Task<Result<void>> submit(MapRequest& request);
   rt::Task<Result<void>> release(ByteRange whole);
+  // Their release is in doubt.
+  void doubt(const std::vector<meta::ExtentRow>& rows, const Error& why);
+  bool is_in_doubt(ByteRange range) const;
   rt::Task<Result<void>> clear_tail();
   std::vector<meta::ExtentRow> mapped_rows(uint32_t from, uint32_t to, size_t limit) const;
   void unmap(const std::vector<meta::ExtentRow>& rows);
@@ -155,7 +159,8 @@ class BackingImpl final : public Backing {
   std::atomic<uint64_t> allocated_bytes_{0};
 
   ExtentMap map_;
-  rt::Event map_changed_;  // an allocation ended, well or not
+  rt::Event map_changed_;             // an allocation ended, well or not
+  std::set<LogicalExtent> in_doubt_;  // the store may have released them, or not
   std::array<uint64_t, 2> pinned_{};
   unsigned version_ = 0;
   rt::Mutex turning_;  // one turn-over of the map version at a time

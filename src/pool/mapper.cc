@@ -22,9 +22,7 @@ constexpr uint64_t kRearmPercent = 2;
 size_t weight(const MapRequest& r) { return r.map.size() + r.unmap.size() + r.scrubbed.size() + 1; }
 bool commits_alone(const MapRequest& r) { return !r.with.empty() || !r.volumes.empty(); }
 // The store refused, and is as it was before (any other error leaves that open).
-bool nothing_changed(const Error& error) {
-  return error.code() == Code::kNoSpace || error.code() == Code::kState;
-}
+bool nothing_changed(const Error& error) { return error.code() != Code::kInDoubt; }
 // For the planted bug only: a commit that nobody waits for.
 [[maybe_unused]] rt::Task<> leave_alone(rt::Task<Result<void>> commit) {
   static_cast<void>(co_await std::move(commit));

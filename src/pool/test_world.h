@@ -337,12 +337,13 @@ class TestStore final : public meta::Store {
     co_await rt::hop(world_.store());
     ++commits;
     const bool ok = !fail_commits;
-    if (ok) {
+    if (ok || doubt_commits) {
       for (const meta::Change& change : transaction) {
         std::visit([&](const auto& c) { apply(c); }, change);
       }
     }
     co_await rt::hop(home);
+    if (!ok && doubt_commits) co_return fail(Code::kInDoubt);
     if (!ok) co_return fail(Code::kNoSpace, "the state directory is full");
     co_return Result<void>();
   }
@@ -352,6 +353,7 @@ class TestStore final : public meta::Store {
   rt::Task<Result<void>> close() override { co_return Result<void>(); }
 
   bool fail_commits = false;
+  bool doubt_commits = false;  // those that fail are there at the next start all the same
   uint64_t commits = 0;
 
  private:

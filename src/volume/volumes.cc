@@ -141,7 +141,8 @@ rt::Task<Result<void>> VolumesImpl::remove(std::string name, bool disconnect) {
   while (entry->is_used()) co_await entry->unused.wait();
   Result<void> dropped = co_await pool_.drop_backing(entry->row.backing, entry->row.number);
   if (!dropped) {
-    entry->state = State::kReady;
+    // In doubt: the next start may find it gone, with all that is written to it until then.
+    if (dropped.error().code() != Code::kInDoubt) entry->state = State::kReady;
     co_return dropped;
   }
   tell(*entry, "volume_deleted", fmt::format("volume {} was deleted", entry->row.name));

@@ -143,18 +143,26 @@ def test_overwriting_a_device_shows_what_goes_and_asks(build):
         expect(len(array.do("device", "list")), 2, "where nothing is lost nothing is asked")
 
 
+def paused_import(array, volume):
+    """The number of an import that is paused half way; a larger one when it was done before that."""
+    for size in (32 * MIB, 256 * MIB, 1024 * MIB):
+        with open(array.path("raw"), "wb") as file:
+            for _ in range(size // MIB):
+                file.write(os.urandom(MIB))
+        job = array.do("volume", "import", volume, array.path("raw"), "--overwrite")["id"]
+        if array.run("job", "pause", job).code == 0:
+            return job
+        expect(array.do("job", "wait", job)["state"], "done")
+    raise AssertionError("an import of 1 GiB is done before it can be paused")
+
+
 def test_waiting_for_a_paused_job_says_so(build):
     with Array(build) as array:
-        array.with_volume()
-        with open(array.path("raw"), "wb") as file:
-            file.write(os.urandom(16 * MIB))
-        job = array.do("volume", "import", "vol", array.path("raw"))["id"]
-        array.do("job", "rate", job, "1M")
-        array.do("job", "pause", job)
+        array.with_volume(size="1G", device_size="2G")
+        job = paused_import(array, "vol")
         error = array.refused("job", "wait", job)
         expect((error["message"], error["next"]),
                (f"job {job} is paused", f"duplex job resume {job}"))
-        array.do("job", "rate", job, "none")
         array.do("job", "resume", job)
         expect(array.do("job", "wait", job)["state"], "done")
         for verb in ("pause", "resume", "cancel"):

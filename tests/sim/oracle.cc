@@ -98,8 +98,7 @@ void Oracle::end_write(Time now, uint32_t write, bool success) {
   }
   if (certain && !durable) unflushed_.push_back(w);
   // A write with FUA may flush the device.
-  if (!w.kind.fua || !success) return;
-  for (Write& other : unflushed_) other.maybe_durable = true;
+  if (w.kind.fua && success) note_flush();
 }
 
 void Oracle::end_flush(Time now, Time issued, bool success) {
@@ -115,8 +114,8 @@ void Oracle::end_flush(Time now, Time issued, bool success) {
     violate(fmt::format("flush at {} succeeded although unflushed writes were lost at {}", issued,
                         last_loss_));
   }
+  note_flush();
   std::erase_if(unflushed_, [&](Write& w) {
-    w.maybe_durable = true;
     if (w.end >= issued) return false;
     for (uint64_t s = w.first; s < w.first + w.count; ++s) {
       for (Version& v : sectors_[s]) v.durable = v.durable || (v.start == w.start && v.success);
@@ -215,6 +214,13 @@ void Oracle::lose_unflushed(Time now, bool power) {
       v.out_since = kNever;
     }
   }
+}
+
+// A flush went well. It may have covered what the array answered before, also where the reply has
+// not come yet.
+void Oracle::note_flush() {
+  for (Write& other : unflushed_) other.maybe_durable = true;
+  for (auto& [id, other] : in_flight_) other.maybe_durable = true;
 }
 
 bool Oracle::may_be_flushing() const {

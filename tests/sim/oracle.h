@@ -103,6 +103,7 @@ class Oracle {
   void observe(Sector& sector, size_t seen, Time now);
   void lose_unflushed(Time now, bool power);
   bool may_be_flushing() const;
+  void note_flush();
   void violate(std::string text);
   std::string describe(const Sector& sector) const;
 

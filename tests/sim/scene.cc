@@ -313,11 +313,10 @@ void Scene::collect_clients() {
   clients_.clear();
 }
 
-// A store that failed to write takes nothing more in this life, and only the next one knows whether
-// the change it failed at holds.
+// Only the next life knows whether the change at which the store failed holds.
 template <class T>
 bool in_doubt(const Result<T>& result) {
-  return !result && result.error().code() == Code::kSystem;
+  return !result && result.error().code() == Code::kInDoubt;
 }
 
 // Creates, resizes and deletes volumes of its own, one after the other.
