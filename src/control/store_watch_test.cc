@@ -99,5 +99,17 @@ TEST_F(StoreWatchTest, AnArrayWhoseStateIsInTroubleStopsAllTheSame) {
   EXPECT_TRUE(create("after"));
 }
 
+// Mutation: the watch takes its note where the commit was asked for (a sanitizer says so), or the
+// caller is left on the control core: Marks asserts where it is.
+TEST_F(StoreWatchTest, ATroubleThatTheMarkLogMeetsIsToldAsAnyOther) {
+  const std::vector<meta::MarkedExtent> extents = {{VolumeNumber(1), LogicalExtent(0)}};
+  fill_up(true);
+  create_until_refused();
+  fill_up(false);
+  EXPECT_NE(trouble(), "");
+  EXPECT_TRUE(world.run(world.array->marks().mark(extents))) << "the log begins with a commit";
+  EXPECT_EQ(trouble(), "");
+}
+
 }  // namespace
 }  // namespace duplex::control
