@@ -99,9 +99,9 @@ TEST_F(StoreWatchTest, AnArrayWhoseStateIsInTroubleStopsAllTheSame) {
   EXPECT_TRUE(create("after"));
 }
 
-// Mutation: the watch takes its note where the commit was asked for (a sanitizer says so), or the
-// caller is left on the control core: Marks asserts where it is.
-TEST_F(StoreWatchTest, ATroubleThatTheMarkLogMeetsIsToldAsAnyOther) {
+// Mutation: commit() leaves its caller on the control core; or the marks get a store of their own,
+// past the watch.
+TEST_F(StoreWatchTest, ACommitOfTheMarkLogEndsATroubleAsAnyOther) {
   const std::vector<meta::MarkedExtent> extents = {{VolumeNumber(1), LogicalExtent(0)}};
   fill_up(true);
   create_until_refused();
