@@ -46,11 +46,17 @@ rt::Task<Result<void>> Array::start() {
   CO_TRY_ASSIGN(auto store,
                 co_await meta::Store::open(world_.sync_files(), world_.store(),
                                            world_.control().rng(), store_options(options_)));
-  store_ = std::make_unique<StoreWatch>(std::move(store), events_);
+  store_ = std::make_unique<StoreWatch>(std::move(store), world_.control(), events_);
   CO_TRY_ASSIGN(const meta::Snapshot snapshot, co_await store_->load());
   events_.use_store(*store_);
+  CO_TRY_ASSIGN(auto marks, co_await meta::Marks::open(world_.sync_files(), world_.store(),
+                                                       world_.control().rng(), *store_, snapshot,
+                                                       {.directory = options_.state_directory}));
+  marks_ = std::move(marks.marks);
+  found_marks_ = std::move(marks.found);
   CO_TRY_ASSIGN(pool_, co_await pool::Pool::open(world_, *store_, events_, snapshot));
-  CO_TRY_ASSIGN(volumes_, co_await volume::Volumes::open(world_, *pool_, events_, snapshot));
+  CO_TRY_ASSIGN(volumes_,
+                co_await volume::Volumes::open(world_, *pool_, events_, *marks_, snapshot));
   jobs_ = std::make_unique<Jobs>(world_, *store_, *volumes_, events_, snapshot);
   co_return Result<void>();
 }
@@ -67,6 +73,7 @@ rt::Task<> Array::stop() {
   volumes_.reset();
   if (pool_) co_await pool_->close();
   pool_.reset();
+  marks_.reset();
   co_await events_.stop();
   if (store_) static_cast<void>(co_await store_->close());  // what was committed is durable already
   store_.reset();

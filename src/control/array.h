@@ -1,18 +1,20 @@
 // Array: one array from its state directory to its volumes. Runs unchanged in the daemon and in
 // the simulator.
 //
-// Owner: main() or a test. Thread: control core. Start: store, snapshot, pool, volumes; stop: the
-// other way round. The destructor without stop() is a crash: nothing is written any more.
+// Owner: main() or a test. Thread: control core. Start: store, snapshot, marks, pool, volumes;
+// stop: the other way round. The destructor without stop() is a crash: nothing is written any more.
 // The front door and the API are put in front of it by whoever owns it.
 #pragma once
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
 #include "control/events.h"
 #include "control/jobs.h"
 #include "control/store_watch.h"
+#include "meta/marks.h"
 #include "pool/pool.h"
 #include "rt/world.h"
 #include "volume/volumes.h"
@@ -50,6 +52,10 @@ class Array {
   pool::Pool& pool() { return *pool_; }
   volume::Volumes& volumes() { return *volumes_; }
   Jobs& jobs() { return *jobs_; }
+  meta::Marks& marks() { return *marks_; }
+  // Marks and maps as the start found them, for whoever owns the mirrors: once, before hosts are
+  // served.
+  meta::Marks::Found take_found_marks() { return std::exchange(found_marks_, {}); }
   // Why changes are not stored at the moment, if so.
   const std::optional<Error>& store_trouble() const { return store_->trouble(); }
   // Where the front door listens: "unix:/…"; for the URIs shown to people.
@@ -70,6 +76,8 @@ class Array {
   std::vector<rt::Address> nbd_addresses_;
   Events events_;
   std::unique_ptr<StoreWatch> store_;
+  std::unique_ptr<meta::Marks> marks_;
+  meta::Marks::Found found_marks_;
   std::unique_ptr<pool::Pool> pool_;
   std::unique_ptr<volume::Volumes> volumes_;
   std::unique_ptr<Jobs> jobs_;

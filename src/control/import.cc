@@ -28,6 +28,12 @@ rt::Task<Result<meta::JobRow>> Jobs::start_import(std::string volume, std::strin
                    fmt::format("volume {} is open by {}", info.name, info.clients.front()),
                    "disconnect the client first");
   }
+  if (!info.mirrors.empty()) {
+    co_return std::unexpected(volume::in_mirror(info.name, info.mirrors));
+  }
+  // What refuses a host refuses an import, before there is a job.
+  CO_TRY_ASSIGN(auto probe, volumes_.open(info.name, "import", [] {}));
+  volumes_.close(std::move(probe));
   if (info.allocated_bytes > 0 && !overwrite) {
     co_return fail(Code::kState,
                    fmt::format("volume {} holds up to {} of data", info.name,
@@ -83,7 +89,8 @@ rt::Task<> Jobs::run_import(JobPtr job) {
     co_await finish(std::move(job), std::unexpected(open.error()));
     co_return;
   }
-  auto result = co_await copy(job, (*open)->volume());
+  Result<void> result = fail(Code::kWriteProtected);
+  if (!(*open)->read_only()) result = co_await copy(job, (*open)->volume());
   volumes_.close(std::move(*open));
   // Stopped on the way: the next start goes on from the last checkpoint.
   const bool interrupted =

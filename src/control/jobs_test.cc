@@ -74,6 +74,23 @@ TEST_F(JobsTest, WhatCannotBeImportedIsRefusedAndNoJobIsLeft) {
   refused(Code::kState, import());
 }
 
+// Mutation: without the look at the mirrors the import begins.
+TEST_F(JobsTest, NothingIsImportedIntoAMemberOfAMirrorOrAnInconsistentVolume) {
+  auto& volumes = world.array->volumes();
+  volume::Member& member = *world.run(volumes.join(VolumeNumber(1), "m1")).value();
+  auto refused = import(true);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().describe(),
+            "volume db is in mirror m1 (next: duplex mirror delete m1)");
+  member.committed(member.row().content_id, false);
+  world.sim.run(world.box.control(), volumes.leave(member, "m1"));
+  refused = import(true);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kState);
+  EXPECT_NE(refused.error().message().find("inconsistent"), std::string_view::npos);
+  EXPECT_TRUE(jobs().list().empty());
+}
+
 TEST_F(JobsTest, OverwritingReplacesDataByTheZeroesOfTheFile) {
   ASSERT_TRUE(world.write("db", kMiB, kMiB));
   const auto row = import(true);

@@ -16,8 +16,12 @@ rt::Task<Result<void>> StoreWatch::close() { return store_->close(); }
 
 rt::Task<Result<void>> StoreWatch::commit(meta::Transaction transaction) {
   const bool writes = !transaction.empty();
+  rt::Executor& home = rt::Executor::current();
   Result<void> committed = co_await store_->commit(std::move(transaction));
-  if (writes) note(committed);
+  if (!writes) co_return committed;
+  co_await rt::hop(control_);
+  note(committed);
+  co_await rt::hop(home);
   co_return committed;
 }
 

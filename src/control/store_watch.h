@@ -2,7 +2,8 @@
 //
 // A store that cannot commit (its disk is full, broken or gone) refuses each change by itself; that
 // the array as a whole needs attention is decided here, for status and the events.
-// Owner: the array. Thread: control core, where every commit of an array comes from.
+// Owner: the array. Thread: the control core; commit() is called on the store executor as well, by
+// Marks.
 #pragma once
 
 #include <memory>
@@ -17,8 +18,8 @@ namespace duplex::control {
 class StoreWatch final : public meta::Store {
  public:
   // The sink may be one that stores its events here.
-  StoreWatch(std::unique_ptr<meta::Store> store, EventSink& events)
-      : store_(std::move(store)), events_(events) {}
+  StoreWatch(std::unique_ptr<meta::Store> store, rt::Executor& control, EventSink& events)
+      : store_(std::move(store)), control_(control), events_(events) {}
 
   rt::Task<Result<meta::Snapshot>> load() override;
   rt::Task<Result<void>> commit(meta::Transaction transaction) override;
@@ -32,6 +33,7 @@ class StoreWatch final : public meta::Store {
   void note(const Result<void>& committed);
 
   const std::unique_ptr<meta::Store> store_;
+  rt::Executor& control_;
   EventSink& events_;
   std::optional<Error> trouble_;
 };

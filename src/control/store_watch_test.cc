@@ -99,5 +99,34 @@ TEST_F(StoreWatchTest, AnArrayWhoseStateIsInTroubleStopsAllTheSame) {
   EXPECT_TRUE(create("after"));
 }
 
+// Mutation: commit() leaves its caller on the control core, where it takes its note.
+TEST_F(StoreWatchTest, ACommitComesBackToTheExecutorItWasAskedForOn) {
+  struct Local {
+    static rt::Task<bool> commit(rt::World& world, Events& events) {
+      auto store = co_await meta::Store::open(
+          world.sync_files(), world.store(), world.control().rng(),
+          {.directory = "/other", .array_id = ArrayId(1), .array_name = "other"});
+      StoreWatch watch(*std::move(store), world.control(), events);
+      co_await rt::hop(world.store());
+      const auto done = co_await watch.commit({meta::PutGroup{{"empty", {}}}});
+      const bool is_there = world.store().is_current();
+      co_await rt::hop(world.control());
+      co_return done&& is_there&& co_await watch.close();
+    }
+  };
+  EXPECT_TRUE(world.run(Local::commit(world.box, world.array->events())));
+}
+
+// Mutation: the marks get a store of their own, past the watch.
+TEST_F(StoreWatchTest, ACommitOfTheMarkLogEndsATroubleAsAnyOther) {
+  const std::vector<meta::MarkedExtent> extents = {{VolumeNumber(1), LogicalExtent(0)}};
+  fill_up(true);
+  create_until_refused();
+  fill_up(false);
+  EXPECT_NE(trouble(), "");
+  EXPECT_TRUE(world.run(world.array->marks().mark(extents))) << "the log begins with a commit";
+  EXPECT_EQ(trouble(), "");
+}
+
 }  // namespace
 }  // namespace duplex::control

@@ -93,7 +93,7 @@ class World {
   rt::Task<bool> connect() {
     for (auto& pair : all) {
       co_await rt::hop(pair->core);
-      pair->source.set_tracker(&pair->tracker);
+      pair->source.set_tracker(pair->tracker);
       pair->source.add_leg(pair->leg);
       pair->leg.set_mode(TargetLeg::Mode::kSend);
     }

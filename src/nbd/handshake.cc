@@ -187,14 +187,14 @@ rt::Task<Handshake::Next> Handshake::info_or_go(Option option, std::vector<std::
     co_return co_await refuse(option, OptionReply::kErrUnknown,
                               std::string(found.error().message()));
   uint64_t size = found->size_bytes;
-  bool read_only = false;
+  bool read_only = found->read_only;
   if (option == Option::kGo) {
     auto opened = opener_(found->name);
     if (!opened) {
       const bool stopping = opened.error().code() == Code::kShutdown;
       co_return co_await refuse(option,
                                 stopping ? OptionReply::kErrShutdown : OptionReply::kErrPolicy,
-                                std::string(opened.error().message()));
+                                opened.error().describe());
     }
     result_.open = std::move(*opened);
     size = result_.open->volume().size_bytes();

@@ -220,6 +220,34 @@ TEST_F(FrontDoor, AReadOnlyClientMayNotWrite) {
   for (const uint16_t command : {uint16_t{1}, uint16_t{4}, uint16_t{6}}) {
     EXPECT_EQ(error_of(request(command, 0, 512, 0, 7, command == 1 ? Bytes(512) : Bytes{})), 1u);
   }
+  EXPECT_TRUE(db.calls.empty());
+}
+
+// Mutation: INFO answers as for a volume that may be written.
+TEST_F(FrontDoor, InfoAndGoTellTheSameOfAReadOnlyVolume) {
+  exports.read_only = true;
+  for (const uint32_t asked : {6u, 7u}) {
+    const Bytes end = asked == 6 ? option(2, {}) : request(kDisc, 0, 0);
+    const auto all = answers(talk(join({client_flags(), option(asked, go_payload("db")), end})));
+    ASSERT_GE(all.size(), 3u);
+    const uint16_t flags = load_be<uint16_t>(all[0].payload.data() + 10);
+    EXPECT_EQ(flags, transmission_flags(true, false));
+    EXPECT_NE(flags & kReadOnly, 0);
+    EXPECT_EQ(flags & (kSendTrim | kSendWriteZeroes), 0);
+  }
+}
+
+// Mutation: the next step of the refusal is left out.
+TEST_F(FrontDoor, ARefusedVolumeSaysWhyAndWhatToDo) {
+  exports.refusal = Error(Code::kWriteProtected, "db is a mirror of log", "duplex split m1");
+  const auto all =
+      answers(talk(join({client_flags(), option(7, go_payload("db")), option(2, {})})));
+  ASSERT_FALSE(all.empty());
+  EXPECT_EQ(all[0].type, 0x80000002u);
+  const Bytes& text = all[0].payload;
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(text.data()), text.size()),
+            "db is a mirror of log (next: duplex split m1)");
+  exports.refusal.reset();
 }
 
 TEST_F(FrontDoor, FlagsReachTheVolume) {

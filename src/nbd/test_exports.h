@@ -82,18 +82,19 @@ class FakeExports final : public volume::Exports {
   size_t opens = 0;
   size_t open_now = 0;
   bool read_only = false;
+  std::optional<Error> refusal;
   std::vector<std::function<void()>> disconnects;
 
   std::vector<volume::VolumeSummary> list() const override {
     std::vector<volume::VolumeSummary> all;
     for (const auto& [name, volume] : volumes_)
-      all.push_back({volume->number(), name, volume->size_bytes()});
+      all.push_back({volume->number(), name, volume->size_bytes(), read_only});
     return all;
   }
   Result<volume::VolumeSummary> find(const std::string& name) const override {
     const auto it = volumes_.find(name);
     if (it == volumes_.end()) return fail(Code::kNoVolume, "there is no volume " + name);
-    return volume::VolumeSummary{it->second->number(), name, it->second->size_bytes()};
+    return volume::VolumeSummary{it->second->number(), name, it->second->size_bytes(), read_only};
   }
   Result<std::unique_ptr<volume::OpenVolume>> open(const std::string& name, std::string /*client*/,
                                                    std::function<void()> disconnect) override {
@@ -106,6 +107,7 @@ class FakeExports final : public volume::Exports {
     };
     const auto it = volumes_.find(name);
     if (it == volumes_.end()) return fail(Code::kNoVolume);
+    if (refusal) return std::unexpected(*refusal);
     ++opens;
     ++open_now;
     disconnects.push_back(std::move(disconnect));

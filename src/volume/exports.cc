@@ -11,9 +11,16 @@ std::vector<VolumeSummary> VolumesImpl::list() const {
   std::vector<VolumeSummary> all;
   for (const auto& [number, entry] : entries_) {
     if (entry->state == State::kCreating || entry->state == State::kDeleting) continue;
-    all.push_back({number, entry->row.name, entry->volume->size_bytes()});
+    all.push_back(summary_of(*entry));
   }
   return all;
+}
+
+VolumeSummary VolumesImpl::summary_of(const Entry& entry) {
+  return {.number = entry.row.number,
+          .name = entry.row.name,
+          .size_bytes = entry.volume->size_bytes(),
+          .read_only = entry.member && entry.member->access().kind() == Access::Kind::kReadOnly};
 }
 
 Result<VolumeSummary> VolumesImpl::find(const std::string& name) const {
@@ -21,7 +28,7 @@ Result<VolumeSummary> VolumesImpl::find(const std::string& name) const {
   if (entry == nullptr || entry->state == State::kCreating) {
     return fail(Code::kNoVolume, fmt::format("there is no volume {}", name), "duplex volume list");
   }
-  return VolumeSummary{entry->row.number, entry->row.name, entry->volume->size_bytes()};
+  return summary_of(*entry);
 }
 
 Result<std::unique_ptr<OpenVolume>> VolumesImpl::open(const std::string& name, std::string client,
@@ -29,6 +36,16 @@ Result<std::unique_ptr<OpenVolume>> VolumesImpl::open(const std::string& name, s
   if (stopping_) return fail(Code::kShutdown);
   TRY(find(name));
   Entry& entry = *entry_named(name);
+  TRY(may_open(entry));
+  auto opened = std::make_unique<Opened>(entry, std::move(client), summary_of(entry).read_only,
+                                         std::move(disconnect));
+  entry.clients.push_back(opened.get());
+  return opened;
+}
+
+// A mirror knows better than the flag why its target is not consistent.
+Result<void> VolumesImpl::may_open(const Entry& entry) {
+  const std::string& name = entry.row.name;
   if (entry.state == State::kDeleting) {
     return fail(Code::kState, fmt::format("volume {} is being deleted", name));
   }
@@ -38,9 +55,16 @@ Result<std::unique_ptr<OpenVolume>> VolumesImpl::open(const std::string& name, s
         fmt::format("volume {} may have lost data: it was rebuilt without all devices", name),
         "duplex volume show " + name);
   }
-  auto opened = std::make_unique<Opened>(entry, std::move(client), std::move(disconnect));
-  entry.clients.push_back(opened.get());
-  return opened;
+  if (entry.member && entry.member->access().kind() == Access::Kind::kRefused) {
+    return std::unexpected(entry.member->access().why());
+  }
+  if (entry.row.consistent) return {};
+  return fail(Code::kState,
+              fmt::format("volume {} is inconsistent: a copy into it has not ended", name),
+              entry.member ? "duplex mirror show " + entry.member->mirrors().front()
+                           : fmt::format("make it the target of a mirror, which fills it, or: "
+                                         "duplex volume delete {}",
+                                         name));
 }
 
 void VolumesImpl::close(std::unique_ptr<OpenVolume> open) {
@@ -63,7 +87,10 @@ void VolumesImpl::disconnect_all(Entry& entry) {
 
 rt::Task<> VolumesImpl::stop() {
   stopping_ = true;
-  for (const auto& [number, entry] : entries_) disconnect_all(*entry);
+  for (const auto& [number, entry] : entries_) {
+    ASSERT(!entry->member);
+    disconnect_all(*entry);
+  }
   // A verb that has begun may still erase its entry: look again after each wait.
   const auto is_used = [](const auto& item) { return item.second->is_used(); };
   for (;;) {

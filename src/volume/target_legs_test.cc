@@ -40,7 +40,7 @@ class TargetLegsTest : public ::testing::Test {
       tracker.add_map(kBits, MapKind::kCopyAway, ChangeMap(kSize));
       tracker.set_windows(kBits, nullptr, &leg.window());
       tracker.add_debtor(leg);
-      volume.set_tracker(&tracker);
+      volume.set_tracker(tracker);
       volume.add_leg(leg);
     });
   }

@@ -88,6 +88,7 @@ struct VolumeSummary {
   VolumeNumber number;
   std::string name;
   uint64_t size_bytes = 0;
+  bool read_only = false;  // for those who open it now
 };
 
 // What the front door sees of the volumes: look up, open, close. Thread: control core.
@@ -99,7 +100,8 @@ class Exports {
   virtual Result<VolumeSummary> find(const std::string& name) const = 0;
   // `client`: for people ("nbd 127.0.0.1:50312"). `disconnect` is called at most once, on the
   // control core, when an operator wants the client gone; the front door then ends the
-  // connection and calls close(). kNoVolume, kState (volume damaged, being deleted), kShutdown.
+  // connection and calls close(). kNoVolume, kState (volume damaged,
+  // inconsistent, being deleted), what its mirror says (kWriteProtected), kShutdown.
   virtual Result<std::unique_ptr<OpenVolume>> open(const std::string& name, std::string client,
                                                    std::function<void()> disconnect) = 0;
   // Every request of the client has ended.

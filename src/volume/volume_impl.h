@@ -67,8 +67,14 @@ class VolumeImpl final : public Volume {
   // For mirrors below this volume, on core(). The leg is in kMark, and drained before it goes.
   void add_leg(TargetLeg& leg) { legs_.push_back(&leg); }
   void remove_leg(TargetLeg& leg) { std::erase(legs_, &leg); }
-  // Needed from the first mirror this volume belongs to until the last one; null: none.
-  void set_tracker(Tracker* tracker) { tracker_ = tracker; }
+  // Needed from the first mirror this volume belongs to until the last one. A write that passes the
+  // gate from now on is marked; one that is inside already may not be.
+  void set_tracker(Tracker& tracker) {
+    ASSERT(tracker_ == nullptr && marked_ == 0);
+    tracker_ = &tracker;
+  }
+  // Returns when no write uses it any more; nobody keeps the gate closed meanwhile.
+  rt::Task<> take_tracker();
 
   // One step of a copy to the target of `leg`: the first run of bits at or behind `from`, at most
   // kCopyBytes. `root` is the epoch of this volume's root now. kState: the session has ended.
@@ -102,15 +108,18 @@ class VolumeImpl final : public Volume {
   void end_shrink(Shrink shrink, bool done);
 
  private:
+  // What one write has marked: nothing while the volume is in no mirror.
+  class Marking;
   // Whether zeroes may become a hole.
   enum class Holes : uint8_t { kAllowed, kFilled };
 
   // write_path.cc, in the order of the path.
-  rt::Task<Result<void>> zero_in_order(ByteRange range, pool::ZeroMode mode);
-  rt::Task<Result<void>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
-                                       Holes holes);
   // `root`: the epoch of a write that another volume forwards; a host's is stamped at the gate.
   using Root = std::optional<Epoch>;
+  rt::Task<Result<void>> zero_in_order(ByteRange range, pool::ZeroMode mode);
+  rt::Task<Result<void>> zero_in_steps(ByteRange whole, pool::ZeroMode mode, Root root = {});
+  rt::Task<Result<void>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
+                                       Holes holes);
   rt::Task<Result<void>> write_blocks(uint64_t offset, std::span<const std::byte> from, Holes holes,
                                       Root root = {});
   rt::Task<Result<void>> zero_blocks(ByteRange range, pool::ZeroMode mode, Root root = {});
@@ -164,6 +173,8 @@ class VolumeImpl final : public Volume {
   BackingLeg own_;
   std::vector<TargetLeg*> legs_;  // of mirrors below
   Tracker* tracker_ = nullptr;
+  uint32_t marked_ = 0;       // writes that use it, or wait for it
+  rt::Event marked_left_;     // pulsed when marked_ becomes 0
   bool loss_untold_ = false;  // a flush failed that was no FLUSH, and no FLUSH has failed since
   Readers readers_;
   Counters counters_;

@@ -37,10 +37,25 @@ class TestCore final : public rt::Core, rt::Clock, rt::Rng {
   rt::BufferPool& buffers() override { return buffers_; }
   size_t index() const override { return index_; }
 
-  rt::Micros now() const override { return 0; }
+  rt::Micros now() const override { return now_; }
   int64_t wall_us() const override { return 1'700'000'000'000'000; }
-  void arm(rt::Timer&, rt::Micros) override { std::abort(); }
-  void cancel(rt::Timer&) override { std::abort(); }
+  void arm(rt::Timer& timer, rt::Micros deadline) override {
+    timer.deadline = deadline;
+    timers_.push_back(&timer);
+  }
+  void cancel(rt::Timer& timer) override { std::erase(timers_, &timer); }
+  // The clock jumps; timers that are due fire.
+  void pass(rt::Micros time) {
+    now_ += time;
+    for (;;) {
+      const auto due =
+          std::ranges::find_if(timers_, [&](const rt::Timer* t) { return t->deadline <= now_; });
+      if (due == timers_.end()) return;
+      rt::Timer& timer = **due;
+      timers_.erase(due);
+      inside([&] { timer.fire(timer); });
+    }
+  }
   uint64_t next() override { return ++random_; }
   bool abandoned() const override { return is_dark; }
   bool is_dark = false;
@@ -63,6 +78,8 @@ class TestCore final : public rt::Core, rt::Clock, rt::Rng {
  private:
   size_t index_;
   uint64_t random_ = 0;
+  rt::Micros now_ = 0;
+  std::vector<rt::Timer*> timers_;
   std::deque<rt::Work*> ready_;
   rt::BufferPool buffers_{0};
 };

@@ -27,16 +27,21 @@ std::string subject_of(const std::string& name) { return "volume " + name; }
 }  // namespace
 
 rt::Task<Result<std::unique_ptr<Volumes>>> Volumes::open(rt::World& world, pool::Pool& pool,
-                                                         EventSink& events,
+                                                         EventSink& events, meta::Marks& marks,
                                                          const meta::Snapshot& snapshot) {
-  auto volumes = std::make_unique<VolumesImpl>(world, pool, events, Epoch(snapshot.array.epoch));
+  auto volumes =
+      std::make_unique<VolumesImpl>(world, pool, events, marks, Epoch(snapshot.array.epoch));
   const std::vector<meta::VolumeRow> rows = snapshot.volumes;
   for (const meta::VolumeRow& row : rows) CO_TRY(co_await volumes->attach(row));
   co_return volumes;
 }
 
-VolumesImpl::VolumesImpl(rt::World& world, pool::Pool& pool, EventSink& events, Epoch epoch)
-    : world_(world), pool_(pool), events_(events), epoch_(epoch) {}
+VolumesImpl::VolumesImpl(rt::World& world, pool::Pool& pool, EventSink& events, meta::Marks& marks,
+                         Epoch epoch)
+    : world_(world), pool_(pool), events_(events), marks_(marks), epoch_(epoch) {}
+
+VolumesImpl::Entry::Entry(meta::VolumeRow r, rt::Core& c) : row(std::move(r)), core(c) {}
+VolumesImpl::Entry::~Entry() = default;
 
 rt::Task<Result<void>> VolumesImpl::attach(meta::VolumeRow row) {
   Entry& entry = add(row);
@@ -127,7 +132,7 @@ Result<VolumeNumber> VolumesImpl::choose_number(const CreateVolume& request) con
 }
 
 rt::Task<Result<void>> VolumesImpl::remove(std::string name, bool disconnect) {
-  CO_TRY_ASSIGN(Entry* const entry, ready(name));
+  CO_TRY_ASSIGN(Entry* const entry, ready_alone(name));
   if (!entry->clients.empty() && !disconnect) {
     std::vector<std::string> clients;
     for (const Opened* opened : entry->clients) clients.push_back(opened->client);
@@ -152,7 +157,7 @@ rt::Task<Result<void>> VolumesImpl::remove(std::string name, bool disconnect) {
 
 rt::Task<Result<VolumeInfo>> VolumesImpl::resize(std::string name, uint64_t size_bytes,
                                                  bool discard) {
-  CO_TRY_ASSIGN(Entry* const entry, ready(name));
+  CO_TRY_ASSIGN(Entry* const entry, ready_alone(name));
   meta::VolumeRow row = entry->row;
   CO_TRY_ASSIGN(row.size_bytes, whole_blocks(size_bytes));
   const uint64_t old_bytes = entry->row.size_bytes;
@@ -239,6 +244,12 @@ Result<VolumesImpl::Entry*> VolumesImpl::ready(const std::string& name) const {
   return entry;
 }
 
+Result<VolumesImpl::Entry*> VolumesImpl::ready_alone(const std::string& name) const {
+  TRY_ASSIGN(Entry* const entry, ready(name));
+  if (!entry->member) return entry;
+  return std::unexpected(in_mirror(entry->row.name, entry->member->mirrors()));
+}
+
 rt::Core& VolumesImpl::emptiest_reactor() const {
   std::vector<size_t> volumes(world_.core_count());
   for (const auto& [number, entry] : entries_) ++volumes[entry->core.index()];
@@ -272,10 +283,13 @@ VolumeInfo VolumesImpl::info_of(const Entry& entry) const {
                   .device = entry.device,
                   .thick = entry.thick,
                   .damaged = entry.row.damaged,
+                  .consistent = entry.row.consistent,
+                  .mirrors = {},
                   .created_us = entry.row.created_us,
                   .core = entry.core.index(),
                   .clients = {},
                   .stats = entry.volume->stats()};
+  if (entry.member) info.mirrors = entry.member->mirrors();
   for (const Opened* opened : entry.clients) info.clients.push_back(opened->client);
   return info;
 }

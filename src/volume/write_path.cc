@@ -41,6 +41,41 @@ constexpr uint64_t step_bytes(pool::ZeroMode mode, bool is_tracked) {
 
 }  // namespace
 
+// Counted from before it asks the tracker until the write has ended, so that the tracker can be
+// taken away.
+class VolumeImpl::Marking {
+ public:
+  explicit Marking(VolumeImpl& volume) : volume_(volume) {}
+  Marking(const Marking&) = delete;
+  Marking& operator=(const Marking&) = delete;
+  ~Marking() {
+    if (!is_counted_ || volume_.core_.abandoned()) return;
+    use_.reset();
+    if (--volume_.marked_ == 0) volume_.marked_left_.pulse();
+  }
+
+  bool is_due() const { return volume_.tracker_ != nullptr && !is_counted_; }
+  rt::Task<Result<void>> begin(ByteRange range) {
+    is_counted_ = true;
+    ++volume_.marked_;
+    auto use = co_await volume_.tracker_->use(range);
+    if (!use) co_return std::unexpected(std::move(use).error());
+    use_.emplace(*std::move(use));
+    co_return Result<void>();
+  }
+
+ private:
+  VolumeImpl& volume_;
+  bool is_counted_ = false;
+  std::optional<HotSet::Use> use_;
+};
+
+rt::Task<> VolumeImpl::take_tracker() {
+  ASSERT(tracker_ != nullptr && legs_.empty());
+  tracker_ = nullptr;
+  while (marked_ > 0) co_await marked_left_.wait();
+}
+
 rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::byte> from,
                                          bool fua) {
   Counters::add(counters_.writes, 1);
@@ -109,16 +144,21 @@ rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode
   if (const uint64_t head = whole.offset - range.offset; head > 0) {
     CO_TRY(co_await write_bounced(range.offset, nullptr, head, holes));
   }
+  CO_TRY(co_await zero_in_steps(whole, mode));
+  if (const uint64_t tail = range.end() - whole.end(); tail > 0) {
+    CO_TRY(co_await write_bounced(whole.end(), nullptr, tail, holes));
+  }
+  co_return Result<void>();
+}
+
+rt::Task<Result<void>> VolumeImpl::zero_in_steps(ByteRange whole, pool::ZeroMode mode, Root root) {
   for (uint64_t at = whole.offset; at < whole.end();) {
     const uint64_t step = step_bytes(mode, tracker_ != nullptr);
     const uint64_t end = std::min(round_down(at, step) + step, whole.end());
-    CO_TRY(co_await zero_blocks({at, end - at}, mode));
+    CO_TRY(co_await zero_blocks({at, end - at}, mode, root));
     at = end;
     // A step over a hole costs nothing and does not suspend; a volume has many.
     if (at < whole.end()) co_await rt::yield();
-  }
-  if (const uint64_t tail = range.end() - whole.end(); tail > 0) {
-    CO_TRY(co_await write_bounced(whole.end(), nullptr, tail, holes));
   }
   co_return Result<void>();
 }
@@ -160,16 +200,15 @@ rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const
     }
     CO_TRY(co_await backing_.allocate(range));
   }
-  std::optional<HotSet::Use> hot;
-  if (tracker_ != nullptr) [[unlikely]] {
-    auto use = co_await tracker_->use(range);
-    if (!use) co_return std::unexpected(std::move(use).error());
-    hot.emplace(*std::move(use));
-  }
+  Marking marking(*this);
+  if (marking.is_due()) [[unlikely]]
+    CO_TRY(co_await marking.begin(range));
   // 3. Gate: stamps the epoch. No suspension from here until every leg has started.
   Gate::Pass pass = gate_.try_pass();
   while (!pass) [[unlikely]] {
     co_await gate_.opening();
+    // The volume may have joined its first mirror meanwhile.
+    if (marking.is_due()) CO_TRY(co_await marking.begin(range));
     pass = gate_.try_pass();
   }
   // 4. Legs. 5. Acknowledgement rule.
@@ -185,16 +224,15 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
   if (mode == pool::ZeroMode::kKeep && !backing_.is_mapped(range)) {
     CO_TRY(co_await backing_.allocate(range));
   }
-  std::optional<HotSet::Use> hot;
-  if (tracker_ != nullptr) [[unlikely]] {
-    auto use = co_await tracker_->use(range);
-    if (!use) co_return std::unexpected(std::move(use).error());
-    hot.emplace(*std::move(use));
-  }
+  Marking marking(*this);
+  if (marking.is_due()) [[unlikely]]
+    CO_TRY(co_await marking.begin(range));
   // 3. Gate.
   Gate::Pass pass = gate_.try_pass();
   while (!pass) [[unlikely]] {
     co_await gate_.opening();
+    // The volume may have joined its first mirror meanwhile: steps are shorter there.
+    if (marking.is_due()) co_return co_await zero_in_steps(range, mode, root);
     pass = gate_.try_pass();
   }
   // 4. Legs. 5. Acknowledgement rule.
