@@ -111,7 +111,7 @@ TEST(Copier, EndsBesideAHostThatNeverStopsWritingAndMovesNoMoreThanItMust) {
   pair.expect_equal();
 }
 
-// Mutation: may_start() does not look at the state.
+// Mutations: may_start() does not look at the state; is_checkpoint_due() has no time.
 TEST(Copier, PauseStopsReadsWithinOneStep) {
   Pair pair;
   pair.write(0, 32 * kMiB, 1);
@@ -177,7 +177,7 @@ TEST(Copier, ZeroesCostNoRate) {
   EXPECT_LE(pair.world.now - began, 2 * rt::kSecond);
 }
 
-// Mutations: rest() returns at once; kMostRestTurns is a million.
+// Mutations: rest() returns at once; kMostRestTurns is a million (seen by the next test).
 TEST(Copier, YieldsToABusyHostAndKeepsOneTwentieth) {
   constexpr rt::Micros kReadTime = 10 * rt::kMillisecond;
   const auto moved_in_4_seconds = [](std::optional<rt::Micros> host) {
@@ -299,7 +299,7 @@ TEST(Copier, ATargetThatFailsItsFlushEndsTheCopyWithTheBitsBack) {
   EXPECT_EQ(pair.leg.bits().count(), 64u);
 }
 
-// Mutations: is_checkpoint_due() without bytes; without time; may_start() without the bound.
+// Mutation: is_checkpoint_due() without bytes.
 TEST(Copier, ACrashCopiesAgainNoMoreThanTheBound) {
   Pair pair(kGiB, 4 * kMiB);
   for (uint64_t at = 0; at < 544 * kMiB; at += 16 * kMiB) pair.write(at, 16 * kMiB, 1);
@@ -324,9 +324,40 @@ TEST(Copier, ACrashCopiesAgainNoMoreThanTheBound) {
   EXPECT_EQ(pair.s.flushes, 3u);
 }
 
+// Mutation: may_start() without the bound.
+TEST(Copier, ATargetThatDoesNotEndItsFlushHoldsTheCopyAtTheBound) {
+  Pair pair(kGiB, 4 * kMiB);
+  for (uint64_t at = 0; at < 640 * kMiB; at += 16 * kMiB) pair.write(at, 16 * kMiB, 1);
+  pair.begin({.is_paused = true});
+  pair.s.inner.hold_reads = true;  // flushes wait as reads do
+  pair.tell([](Copier& copier) { copier.resume(); });
+  pair.world.run_for(rt::kSecond);
+  const uint64_t moved = pair.copier->progress().moved_bytes;
+  EXPECT_GE(moved, Copier::kMostOwedBytes);
+  EXPECT_LE(moved, Copier::kMostOwedBytes + Copier::kSteps * kMiB);
+  pair.world.target.inside([&] { pair.s.inner.release(); });
+  EXPECT_EQ(pair.finish(), End::kDone);
+}
+
+// Mutation: end_with() does not wake.
+TEST(Copier, StopEndsACopyThatWaitsForAnythingAtOnce) {
+  for (const bool is_paused : {true, false}) {
+    for (const bool is_bad : {true, false}) {
+      Pair pair;
+      pair.write(0, 8 * kMiB, 1);
+      pair.p.fails_all_reads = is_bad;
+      pair.begin({.rate = is_bad ? 0 : kRegionBytes, .is_paused = is_paused});
+      pair.world.run_for(10 * rt::kMillisecond);
+      const rt::Micros now = pair.world.now;
+      pair.tell([](Copier& copier) { copier.stop(); });
+      EXPECT_EQ(pair.finish(), End::kStopped);
+      EXPECT_EQ(pair.world.now, now);
+    }
+  }
+}
+
 // The owner broke it off after n steps of the machine; then nothing is lost, and a second copy
-// brings the rest. Mutations: end_with() does not wake; send_copy() does not ask for the mode;
-// work() does not look at is_over().
+// brings the rest. Mutation: work() does not look at is_over().
 TEST(Copier, CancelStopAndLeaveAtEverySuspensionPointLeaveEachDifferenceABit) {
   for (const End end : {End::kCancelled, End::kStopped, End::kLeft}) {
     bool is_through = false;
@@ -365,6 +396,7 @@ TEST(Copier, CancelStopAndLeaveAtEverySuspensionPointLeaveEachDifferenceABit) {
 }
 
 // Trace F25: a target that has left may be somebody else's by the time the source has been read.
+// Mutation: send_copy() does not ask for the mode.
 TEST(Copier, AStepWhoseSourceIsStillReadWhenTheLegLeavesSendsNothing) {
   Pair pair;
   pair.write(0, kMiB, 1);
@@ -456,7 +488,6 @@ TEST(Copier, ItsStatesAreThoseOfTheJobTable) {
 
 // Hosts write, devices and the store fail, the operator interferes, power goes: whatever may then
 // differ is marked or set in a durable word, and without the power cut has a bit or is equal.
-// Mutations: checkpoint() does not flush; Tracker::Copy is done() before the write.
 TEST(Copier, APowerCutInTheMiddleOfAnythingLosesNoDifference) {
   uint64_t done = 0, left = 0, stalls = 0, cuts = 0;
   for (uint64_t seed = 0; seed < 150; ++seed) {
