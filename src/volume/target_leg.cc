@@ -124,9 +124,22 @@ void TargetLeg::refused_by_source(ByteRange range, const Error& why) {
 void TargetLeg::leave(const Error& why) {
   if (mode_ == Mode::kMark) return;
   mode_ = Mode::kMark;
+  lose_window();
+  left_(why);
+}
+
+// The leg may have left while the flush was on its way.
+void TargetLeg::lost(const Error& why) {
+  if (mode_ == Mode::kMark) {
+    lose_window();
+  } else {
+    leave(why);
+  }
+}
+
+void TargetLeg::lose_window() {
   window_.lose(
       [this](HotExtent stretch, uint64_t regions) { tracker_.or_word(bits_, stretch, regions); });
-  left_(why);
 }
 
 rt::Task<> TargetLeg::drained() {

@@ -85,10 +85,11 @@ class TargetLeg final : public Debtor {
   // Debtor, for the tracker; a host's FLUSH goes through Tracker::flush().
   Window& window() override { return window_; }
   rt::Task<Result<void>> flush() override;
-  void lost(const Error& why) override { leave(why); }
+  void lost(const Error& why) override;
 
  private:
   class Sending;
+  void lose_window();
   ByteRange next_part(Plan plan, ByteRange rest) const;
   bool ended(Plan plan, ByteRange range, Result<void> result);
 

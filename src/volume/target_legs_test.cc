@@ -146,6 +146,22 @@ TEST_F(TargetLegsTest, ACopyMovesWhatHasBitsAndLeavesHolesHoles) {
   expect_equal();
 }
 
+// Mutation: lost() does nothing when the leg has left.
+TEST_F(TargetLegsTest, AFlushThatFailsAfterItsLegHasLeftIsALossOfItsOwn) {
+  mode(Mode::kSend);
+  ASSERT_TRUE(write(0, 4096, 1));
+  target_backing.hold_reads = true;  // flushes wait as reads do
+  target_backing.fail_flush = {Code::kFlushLost};
+  const auto flushed = world.start(core(), volume.flush());
+  world.run();
+  core().inside([&] { leg.leave(Error(Code::kTimeout)); });
+  world.reactor(1).inside([&] { target_backing.release(); });
+  world.run();
+  ASSERT_TRUE(flushed->has_value() && **flushed);
+  EXPECT_EQ(lefts.size(), 1u);
+  EXPECT_TRUE(has_bit(0));
+}
+
 // Mutation: a failed part sets no bits.
 TEST_F(TargetLegsTest, ATargetThatFailsAWriteLeavesAndTheWriteSucceeds) {
   mode(Mode::kSend);

@@ -76,16 +76,23 @@ class VolumeImpl final : public Volume {
   // Returns when no write uses it any more; nobody keeps the gate closed meanwhile.
   rt::Task<> take_tracker();
 
-  // One step of a copy to the target of `leg`: the first run of bits at or behind `from`, at most
-  // kCopyBytes. `root` is the epoch of this volume's root now. kState: the session has ended.
+  // One step of a copy to the target of `leg`: next_copy(leg, from, limit). `root` is the epoch of
+  // this volume's root now. kState: the session has ended; another error: of reading here, and
+  // the bits are set again. A session has not ended before the steps that began in it.
   static constexpr uint64_t kCopyBytes = kMiB;
+  // Of a hole; what a target in a mirror can have hot for one request.
+  static constexpr uint64_t kHoleCopyBytes = HotSet::kMaxPerRequest * kHotBytes;
   struct CopyStep {
     uint64_t next = 0;  // where the following step begins
     uint64_t done_bytes = 0;
     uint64_t moved_bytes = 0;  // of them read and written; the rest was zeroes
     bool is_end = false;       // no bit at or behind `from`
   };
-  rt::Task<Result<CopyStep>> copy_step(TargetLeg& leg, uint64_t from, Epoch root);
+  rt::Task<Result<CopyStep>> copy_step(TargetLeg& leg, uint64_t from, Epoch root,
+                                       uint64_t limit = kHoleCopyBytes);
+  // The first run of bits that ends behind `from`: all hole, or mapped and at most kCopyBytes.
+  // Empty when there is none. `limit`: at least a region.
+  ByteRange next_copy(const TargetLeg& leg, uint64_t from, uint64_t limit) const;
 
   // For the registry, on core().
   Gate& gate() { return gate_; }
@@ -137,6 +144,10 @@ class VolumeImpl final : public Volume {
   rt::Task<> flush_target(TargetLeg& leg, LegJoin& join);
   void refused_by_own(ByteRange range, const Error& why);
   rt::Task<Result<void>> flush_for_fua();
+
+  // copy_path.cc
+  static rt::Task<bool> send_copy(TargetLeg& leg, Epoch root, uint64_t offset,
+                                  std::span<const std::byte> from, uint64_t& moved_bytes);
 
   // volume_impl.cc
   rt::Task<Result<void>> read_bounced(uint64_t offset, std::span<std::byte> into);
