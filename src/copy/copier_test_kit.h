@@ -323,7 +323,7 @@ class Pair {
       tracker.add_map(kBits, volume::MapKind::kCopyAway, ChangeMap(size));
       tracker.set_windows(kBits, nullptr, &leg.window());
       tracker.add_debtor(leg);
-      source.set_tracker(&tracker);
+      source.set_tracker(tracker);
       source.add_leg(leg);
     });
   }
