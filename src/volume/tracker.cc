@@ -62,6 +62,23 @@ void Tracker::remove_map(MapId id) {
   std::erase_if(maps_, [&](const auto& map) { return map->id == id; });
 }
 
+void Tracker::replace(MapId id, ChangeMap next) {
+  Map& map = at(id);
+  ASSERT(map.copying.empty());
+  next.resize(volume_bytes_);
+  const auto is_pending_now = [&](const ChangeMap& words) {
+    for (auto word = words.next_word(HotExtent(0)); word;
+         word = words.next_word(HotExtent(word->stretch.value() + 1))) {
+      map.pending.set(pending_place(word->stretch));
+    }
+  };
+  is_pending_now(map.map);
+  is_pending_now(map.cleared);
+  is_pending_now(next);
+  map.map = std::move(next);
+  map.cleared.clear_all();
+}
+
 void Tracker::set_windows(MapId id, const Window* from, const Window* to) {
   at(id).from = from;
   at(id).to = to;
@@ -175,6 +192,7 @@ rt::Task<Result<void>> Tracker::cool(HotExtent extent) {
   while (Debtor* debtor = first_that_owes(extent, failed)) {
     if (!co_await flush(*debtor)) failed.push_back(debtor);
   }
+  co_await record_turn();
   const uint64_t number = ++last_flight_;
   std::vector<format::MapWord> words;
   for (auto& map : maps_) {
@@ -240,6 +258,7 @@ rt::Task<Result<void>> Tracker::write_back(MapId id, std::span<const HotExtent> 
     const std::span<const HotExtent> some =
         stretches.first(std::min(stretches.size(), kWordsPerRecord));
     stretches = stretches.subspan(some.size());
+    co_await record_turn();
     Map* map = find(id);
     if (map == nullptr) co_return Result<void>();  // its mirror has ended meanwhile
     std::vector<ChangeMap::Word> words;
@@ -253,6 +272,7 @@ rt::Task<Result<void>> Tracker::write_back(MapId id, std::span<const HotExtent> 
 
 rt::Task<Result<void>> Tracker::write_back(MapId id) {
   for (uint64_t from = 0;;) {
+    co_await record_turn();
     Map* map = find(id);
     if (map == nullptr) co_return Result<void>();  // its mirror has ended meanwhile
     std::vector<ChangeMap::Word> words;
@@ -281,8 +301,14 @@ rt::Task<Result<void>> Tracker::write_words(MapId id, std::vector<ChangeMap::Wor
   co_return written;
 }
 
+// Nothing suspends between this and the call of the store.
+rt::Task<> Tracker::record_turn() {
+  while (wholes_ > 0) co_await wholes_ended_.wait();
+}
+
 Tracker::Whole Tracker::whole(MapId id) {
   Map& map = at(id);
+  ++wholes_;
   Whole whole{.map = id, .flight = ++last_flight_, .words = {}};
   for (HotExtent from(0);;) {
     const auto set = map.map.next_word(from);
@@ -301,6 +327,7 @@ Tracker::Whole Tracker::whole(MapId id) {
 }
 
 void Tracker::ended(const Whole& whole, bool is_durable) {
+  if (--wholes_ == 0) wholes_ended_.pulse();
   Map* map = find(whole.map);
   if (map == nullptr) return;
   auto word = whole.words.begin();

@@ -146,7 +146,8 @@ class Tracker final : private MarkSink {
   rt::Task<Result<void>> write_back(MapId id);
 
   // A whole map for a transaction that holds more than words. ended() belongs to it, with what
-  // became of the transaction; the words are asked for in the order of whole() calls.
+  // became of the transaction. No record of this tracker is asked for in between, whatever else the
+  // caller has to look at first: it would be older on disk than the transaction, and newer here.
   struct Whole {
     MapId map;
     uint64_t flight = 0;
@@ -154,6 +155,9 @@ class Tracker final : private MarkSink {
   };
   Whole whole(MapId id);
   void ended(const Whole& whole, bool is_durable);
+
+  // The map is this from now on; what differs is pending. No copy of its regions is under way.
+  void replace(MapId id, ChangeMap next);
 
  private:
   // A record under way, and the stretches it may hold. One that has ended stays behind those
@@ -198,6 +202,7 @@ class Tracker final : private MarkSink {
   static void begin_flight(Map& map, uint64_t number, HotExtent first, HotExtent last);
   void settle(Map& map, uint64_t number, HotExtent stretch, uint64_t on_disk);
   static void end_flight(Map& map, uint64_t number);
+  rt::Task<> record_turn();
   rt::Task<Result<void>> write_words(MapId id, std::vector<ChangeMap::Word> words);
 
   rt::Executor& home_;
@@ -207,6 +212,8 @@ class Tracker final : private MarkSink {
   std::vector<Debt> debts_;
   rt::Event flush_ended_;
   uint64_t last_flight_ = 0;
+  uint32_t wholes_ = 0;  // between whole() and ended()
+  rt::Event wholes_ended_;
   HotSet hot_;
 };
 
