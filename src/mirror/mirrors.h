@@ -113,6 +113,7 @@ class Mirrors {
   struct Parts {
     rt::World& world;
     ArrayId array;
+    std::string array_name;
     meta::Store& store;
     meta::Marks& marks;
     volume::Volumes& volumes;
