@@ -95,6 +95,10 @@ class Tracker final : private MarkSink {
   void set_windows(MapId id, const Window* from, const Window* to);
   bool has_map(MapId id) const { return find(id) != nullptr; }
   const ChangeMap& map(MapId id) const { return at(id).map; }
+  // Is any region set in a kMissing map? One look, for every read and write.
+  bool is_anything_missing() const { return is_anything_missing_; }
+  // Is a copy of any of it under way?
+  bool is_copying(MapId id, ByteRange range) const;
   void set(MapId id, ByteRange range);
   void or_word(MapId id, HotExtent stretch, uint64_t regions);
   void resize(uint64_t volume_bytes);
@@ -134,6 +138,7 @@ class Tracker final : private MarkSink {
   // Waits for the flushes of this tracker that are in it; what it owed then is the caller's to
   // put into maps.
   rt::Task<> remove_debtor(Debtor& debtor);
+  bool has_debtor(const Debtor& debtor) const;
   // The only way to flush a leg: its window goes by the outcome, which is returned.
   rt::Task<Result<void>> flush(Debtor& debtor);
 
@@ -198,6 +203,8 @@ class Tracker final : private MarkSink {
   Debtor* first_that_owes(HotExtent extent, std::span<Debtor* const> but) const;
   uint64_t word_for_disk(Map& map, HotExtent stretch);
   void end_copy(MapId id, ByteRange range, bool is_done);
+  // After each change of the map's regions.
+  void changed(const Map& map);
 
   static void begin_flight(Map& map, uint64_t number, HotExtent first, HotExtent last);
   void settle(Map& map, uint64_t number, HotExtent stretch, uint64_t on_disk);
@@ -209,6 +216,7 @@ class Tracker final : private MarkSink {
   MarkStore& store_;
   uint64_t volume_bytes_;
   std::vector<std::unique_ptr<Map>> maps_;
+  bool is_anything_missing_ = false;
   std::vector<Debt> debts_;
   rt::Event flush_ended_;
   uint64_t last_flight_ = 0;
