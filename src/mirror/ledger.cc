@@ -27,6 +27,12 @@ bool Ledger::is_consistent(const volume::Member& volume) const {
   return volume.row().consistent;
 }
 
+Uuid Ledger::content_of(const volume::Member& volume) const {
+  const auto row = rows_.find(volume.number());
+  if (row != rows_.end() && row->second.content) return *row->second.content;
+  return volume.row().content_id;
+}
+
 rt::Task<> Ledger::add_map(volume::Member& of, volume::MapId id) {
   co_await rt::hop(of.core());
   volume::Tracker::Whole whole = of.tracker().whole(id);

@@ -32,6 +32,7 @@ class Ledger {
   void set_content(volume::Member& volume, Uuid content);
   // As this transaction leaves it.
   bool is_consistent(const volume::Member& volume) const;
+  Uuid content_of(const volume::Member& volume) const;
 
   // A map as its tracker has it now, on disk from now on.
   rt::Task<> add_map(volume::Member& of, volume::MapId id);

@@ -77,6 +77,7 @@ struct Mirror {
     std::unique_ptr<copy::Copier> copier;      // kCopy, kBack: while it runs
     std::unique_ptr<copy::Verifier> verifier;  // kCompare: while it runs
     WorkProgress last;                         // before and after that
+    std::optional<ByteRange> difference;       // that the verify has found
   };
   // Counts those who look at it across a hop.
   class Looking {
@@ -117,6 +118,9 @@ struct Mirror {
   bool is_member = false;        // of that cut; else on the path to a member
   rt::Micros retry_at = 0;       // SUSPENDED by a fault: when the target is tried again
   rt::Micros retry_after = 0;    // and how long after that
+  // What a turn could not do when it was due is tried again then.
+  std::optional<rt::Micros> look_at;
+  std::array<bool, kJobKinds> is_job_done{};
   uint64_t rate = 0;             // asked for with create
   std::array<std::shared_ptr<Running>, kJobKinds> jobs;
   rt::Event job_ended;           // pulsed when one of them is gone

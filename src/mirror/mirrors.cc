@@ -25,7 +25,7 @@ MirrorsImpl::MirrorsImpl(Parts parts, const meta::Snapshot& snapshot)
       control_(parts.world.control()),
       last_mirror_(snapshot.array.last_mirror),
       last_cut_(snapshot.array.last_cut),
-      last_epoch_(snapshot.array.epoch),
+      epoch_(snapshot.array.epoch),
       tasks_(control_) {}
 
 MirrorsImpl::~MirrorsImpl() = default;

@@ -91,10 +91,10 @@ struct CutInfo {
     std::string target;  // empty: deleted since
     Relation state = Relation::kSimplex;
     VolumeNumber number;
+    bool is_kept = true;  // the target still holds this cut
   };
   uint64_t id = 0;
   uint64_t epoch = 0;
-  bool is_void = false;
   rt::Micros hold = 0;
   int64_t wall_us = 0;
   std::vector<Member> members;

@@ -13,6 +13,7 @@
 //    empty, so a verb that ended it does not wait for its turn.
 #pragma once
 
+#include <atomic>
 #include <map>
 #include <memory>
 #include <set>
@@ -121,14 +122,16 @@ class MirrorsImpl final : public Mirrors {
   // Ends what does not fit the state that follows; within kMostWait.
   rt::Task<Result<void>> end_jobs_for(Mirror& mirror, const Outcome& outcome, Relation to);
   rt::Task<Result<void>> end_job(Mirror& mirror, JobKind kind, JobDesk::End end);
-  void retry_jobs(Mirror& mirror);
+  rt::Task<> retry_jobs(Mirror& mirror);
   rt::Task<Result<void>> cancel_job(MirrorId id, JobKind kind, bool confirmed);
   rt::Task<> job_done(MirrorId id, JobKind kind);
   rt::Task<> found_difference(MirrorId id, ByteRange where);
 
   // faults.cc
   rt::Task<> look(MirrorId id);
+  rt::Task<> lost(Mirror& mirror, const Error& why);
   rt::Task<> watch();
+  rt::Task<> second_look(MirrorId id);
   rt::Task<> try_again(Mirror& mirror);
 
   // split.cc
@@ -139,12 +142,23 @@ class MirrorsImpl final : public Mirrors {
   // start.cc
   rt::Task<Result<void>> bring_back(meta::MirrorRow row, const meta::Marks::Found& found);
   rt::Task<Result<void>> settle_start(const meta::Marks::Found& found);
+  const Outcome& at_start(const Mirror& mirror, const meta::Marks::Found& found, bool attached,
+                          bool bits) const;
+  rt::Task<> go_on(Mirror& mirror);
+  rt::Task<> leave_no_marks();
+
+  // groups.cc
+  Result<std::set<MirrorId>> ids_of(const std::vector<std::string>& mirrors) const;
+  rt::Task<Result<GroupInfo>> put_group(std::string name, std::set<MirrorId> members);
+
+  // Any core: not below that of any root.
+  Epoch newest_epoch() const { return Epoch(epoch_.load(std::memory_order_acquire)); }
 
   const Parts parts_;
   rt::Core& control_;
   uint32_t last_mirror_ = 0;
   uint64_t last_cut_ = 0;
-  uint64_t last_epoch_ = 0;
+  std::atomic<uint64_t> epoch_;  // of the last cut that was stamped
   // Those in SIMPLEX are being made or dropped: nobody else looks at them.
   std::map<MirrorId, std::unique_ptr<Mirror>> mirrors_;
   std::map<std::string, std::set<MirrorId>> groups_;

@@ -69,7 +69,8 @@ Transition::Transition(MirrorsImpl& all, Mirror& mirror, const Outcome& outcome,
       outcome_(outcome),
       how_(std::move(how)),
       to_(state_after(mirror.state, outcome)),
-      begins_(mode_of(to_) != Mode::kMark && mode_of(mirror.state) == Mode::kMark) {}
+      begins_(mode_of(to_) != Mode::kMark &&
+              (how_.at_start || mode_of(mirror.state) == Mode::kMark)) {}
 
 rt::Task<Result<void>> Transition::run() {
   Result<void> done = co_await prepare();
@@ -88,6 +89,12 @@ rt::Task<Result<void>> Transition::run() {
 
 // 1 and 2. A leg that was idle begins to send at an instant at which nothing is on its way.
 rt::Task<Result<void>> Transition::prepare() {
+  if (mirror_.pending->count > 0) {
+    co_return fail(Code::kBusy,
+                   fmt::format("mirror {} still waits for volume {} or {}", mirror_.row.name,
+                               mirror_.source_name(), mirror_.target_name()),
+                   "duplex device list");
+  }
   CO_TRY(co_await all_.end_jobs_for(mirror_, outcome_, to_));
   if (begins_) {
     CO_TRY(co_await close_gate(mirror_.source, quiet_.source));
@@ -149,6 +156,8 @@ rt::Task<Result<void>> Transition::do_now(Action action) {
       CO_TRY(co_await wait_for(flush_source(mirror_.source, all_.control_)));
       co_return co_await wait_for(flush_target(mirror_, all_.control_));
     case Action::kSetAllBits:
+      // What was written before the volumes were members owes a flush that no window knows.
+      CO_TRY(co_await wait_for(flush_source(mirror_.source, all_.control_)));
       co_await mark_mapped();
       break;
     case Action::kUniteMaps:
@@ -261,6 +270,7 @@ rt::Task<> Transition::record(Ledger& ledger) {
 }
 
 Reason Transition::next_reason() const {
+  if (how_.doubt && to_ == Relation::kSuspended) return Reason::kDoubt;
   if (outcome_.does(Action::kReasonFault)) return Reason::kFault;
   if (outcome_.does(Action::kReasonDiffers)) return Reason::kDiffers;
   if (outcome_.does(Action::kReasonOperator)) return Reason::kOperator;
@@ -406,7 +416,7 @@ void Transition::adopt() {
     if (action == Action::kStartCopy) all_.start_job(mirror_, JobKind::kCopy);
     if (action == Action::kStartRestore) all_.start_job(mirror_, JobKind::kBack);
     if (action == Action::kRepairFirst) all_.start_job(mirror_, JobKind::kBack);
-    if (action == Action::kRetryJob || action == Action::kContinueJob) all_.retry_jobs(mirror_);
+    if (action == Action::kRetryJob) all_.tasks_.spawn(all_.retry_jobs(mirror_));
   }
 }
 

@@ -34,6 +34,8 @@ class Transition {
     uint64_t cut = 0;                                // of a split
     std::string detail;                              // of a fault
     std::optional<ByteRange> difference;
+    bool at_start = false;  // no leg sends yet, whatever the state says
+    bool doubt = false;  // the marks were lost: nobody knows which side is newer
   };
   Transition(MirrorsImpl& all, Mirror& mirror, const Outcome& outcome, How how);
   Transition(const Transition&) = delete;
