@@ -4,11 +4,11 @@
 // Owner: the mirror, which awaits run() to its end before it drops the Copier, gives the leg
 // another mode or begins a new session. Thread: the core of the source, all calls.
 //
-// It keeps kSteps steps (copy_step() or restore_step() of the source) in flight, each a run of bits nobody else of them
-// has, goes round and round the map until no bit is left, flushes the side it writes, writes the
-// cleared words back and returns kDone: no bit is set and nothing is in flight at that moment, and
-// nothing suspends between it and the line behind the owner's co_await. The bits are the truth: a
-// write of a host while it runs sets none (target_leg.h), so it ends.
+// It keeps kSteps steps (copy_step() or restore_step() of the source) in flight, each a run of bits
+// nobody else of them has, goes round and round the map until no bit is left, flushes the side it
+// writes, writes the cleared words back and returns kDone: no bit is set and nothing is in flight
+// at that moment, and nothing suspends between it and the line behind the owner's co_await. The
+// bits are the truth: a write of a host while it runs sets none (target_leg.h), so it ends.
 //
 //   state     pause    resume     read or store error  cause gone   cancel, stop, left
 //   RUNNING   PAUSED   -          STALLED              never        run() returns

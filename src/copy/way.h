@@ -31,6 +31,8 @@ class Way {
   // Of at most `run`, of which next() is a part.
   virtual rt::Task<Result<volume::VolumeImpl::CopyStep>> step(ByteRange run) = 0;
   virtual volume::Debtor& debtor() = 0;
+  // What a step does to the source: "read".
+  virtual const char* act() const = 0;
 };
 
 // `leg` is in kSendWhereClear and a debtor. `root`: the epoch of the source's root now; called on

@@ -122,6 +122,11 @@ class TargetLeg final : public Debtor {
   // beside one goes with it.
   void returned(ByteRange run);
 
+  // Of the source's legs, which one.
+  size_t slot() const { return slot_; }
+  void set_slot(size_t slot) { slot_ = slot; }
+  // drained() waits for what exists of these.
+  Readers::Inside stay() { return Readers::Inside(readers_); }
   // The target's own read path, for missing regions. Whole blocks, aligned memory.
   rt::Task<Result<void>> read(uint64_t offset, std::span<std::byte> into);
   rt::Task<Result<std::vector<StatusRun>>> status(ByteRange range, size_t limit);
@@ -136,6 +141,7 @@ class TargetLeg final : public Debtor {
   void lose_window();
   ByteRange next_part(Plan plan, ByteRange rest) const;
   bool ended(Plan plan, ByteRange range, Result<void> result);
+  void forget_returned(ByteRange range);
 
   Tracker& tracker_;
   const MapId bits_;
@@ -145,6 +151,7 @@ class TargetLeg final : public Debtor {
   const std::function<void()> became_missing_;
   Mode mode_ = Mode::kMark;
   Epoch cut_ = kNoCut;
+  size_t slot_ = 0;
   uint32_t in_flight_ = 0;
   rt::Event landed_;  // pulsed when in_flight_ becomes 0
   Readers readers_;

@@ -55,11 +55,24 @@ void Tracker::add_map(MapId id, MapKind kind, ChangeMap durable) {
                                             .pending = ChangeMap(pending_bytes(volume_bytes_)),
                                             .copying = {},
                                             .flights = {}}));
+  changed(*maps_.back());
 }
 
 void Tracker::remove_map(MapId id) {
   ASSERT(at(id).copying.empty());
   std::erase_if(maps_, [&](const auto& map) { return map->id == id; });
+  is_anything_missing_ =
+      std::ranges::any_of(maps_, [](const auto& map) { return is_missing(*map); });
+}
+
+void Tracker::changed(const Map& map) {
+  if (map.kind != MapKind::kMissing) return;
+  is_anything_missing_ =
+      std::ranges::any_of(maps_, [](const auto& map) { return is_missing(*map); });
+}
+
+bool Tracker::is_copying(MapId id, ByteRange range) const {
+  return std::ranges::any_of(at(id).copying, [&](ByteRange copy) { return copy.overlaps(range); });
 }
 
 void Tracker::replace(MapId id, ChangeMap next) {
@@ -89,13 +102,16 @@ void Tracker::set(MapId id, ByteRange range) {
   if (map.map.all(range)) return;  // as most writes of a suspended mirror
   map.map.set(range);
   each_word(range, [&](HotExtent stretch, uint64_t) { map.pending.set(pending_place(stretch)); });
+  changed(map);
 }
 
 void Tracker::or_word(MapId id, HotExtent stretch, uint64_t regions) {
   Map& map = at(id);
   const uint64_t before = map.map.word(stretch);
   map.map.or_word(stretch, regions);
-  if (map.map.word(stretch) != before) map.pending.set(pending_place(stretch));
+  if (map.map.word(stretch) == before) return;
+  map.pending.set(pending_place(stretch));
+  changed(map);
 }
 
 void Tracker::resize(uint64_t volume_bytes) {
@@ -132,6 +148,7 @@ Tracker::Copy Tracker::begin_copy(MapId id, ByteRange range) {
   map.cleared.set(range);
   each_word(range, [&](HotExtent stretch, uint64_t) { map.pending.set(pending_place(stretch)); });
   map.copying.push_back(range);
+  changed(map);
   return Copy(*this, id, range);
 }
 
@@ -152,6 +169,10 @@ void Tracker::add_debtor(Debtor& debtor) {
 rt::Task<> Tracker::remove_debtor(Debtor& debtor) {
   while (find(debtor)->flushing > 0) co_await flush_ended_.wait();
   std::erase_if(debts_, [&](const Debt& debt) { return debt.debtor == &debtor; });
+}
+
+bool Tracker::has_debtor(const Debtor& debtor) const {
+  return std::ranges::find(debts_, &debtor, &Debt::debtor) != debts_.end();
 }
 
 Tracker::Debt* Tracker::find(const Debtor& debtor) {

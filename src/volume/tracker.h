@@ -205,6 +205,9 @@ class Tracker final : private MarkSink {
   void end_copy(MapId id, ByteRange range, bool is_done);
   // After each change of the map's regions.
   void changed(const Map& map);
+  static bool is_missing(const Map& map) {
+    return map.kind == MapKind::kMissing && !map.map.empty();
+  }
 
   static void begin_flight(Map& map, uint64_t number, HotExtent first, HotExtent last);
   void settle(Map& map, uint64_t number, HotExtent stretch, uint64_t on_disk);

@@ -206,6 +206,9 @@ class VolumeImpl final : public Volume {
   // Whole regions, as far as the volume goes.
   ByteRange regions_of(ByteRange range) const;
   rt::Task<Result<void>> read_blocks(uint64_t offset, std::span<std::byte> into);
+  // For a write that has looked under its range lock and given it back. The wider one, with all
+  // regions back that can be.
+  rt::Task<Result<RangeLock::Held>> lock_and_bring_back(ByteRange range);
   rt::Task<Result<void>> bring_back(ByteRange range);
   struct Returned {
     Result<void> result;
