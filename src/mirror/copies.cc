@@ -20,7 +20,7 @@ std::string names_of(const std::vector<volume::Member::Client>& clients, bool wr
 
 // --- resync
 
-rt::Task<MirrorsImpl::Known> MirrorsImpl::known_for_resync(Mirror& mirror, bool disconnect) const {
+rt::Task<Known> MirrorsImpl::known_for_resync(Mirror& mirror, bool disconnect) const {
   Known known;
   known.client = names_of(mirror.target.clients(), false);
   known.facts.set(Guard::kTargetOpen, !known.client.empty() && !disconnect);
@@ -29,8 +29,7 @@ rt::Task<MirrorsImpl::Known> MirrorsImpl::known_for_resync(Mirror& mirror, bool 
     known.facts.set(Guard::kTargetRestoring);
     known.other = below->row.name;
   }
-  known.facts.set(Guard::kTargetAway,
-                  !co_await parts_.volumes.is_attached(mirror.target.number()));
+  known.facts.set(Guard::kTargetAway, !co_await parts_.volumes.is_attached(mirror.target.number()));
   co_return known;
 }
 
@@ -79,8 +78,7 @@ rt::Task<Result<void>> MirrorsImpl::resync_one(Mirror& mirror, bool disconnect) 
 
 // --- restore
 
-rt::Task<MirrorsImpl::Known> MirrorsImpl::known_for_restore(Mirror& mirror,
-                                                            const Restore& request) {
+rt::Task<Known> MirrorsImpl::known_for_restore(Mirror& mirror, const Restore& request) {
   Known known;
   Facts& facts = known.facts;
   if (const Mirror* above = upstream_of(mirror.source.number())) {
@@ -117,14 +115,14 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_restore(Restore request) {
     const MirrorInfo info = co_await info_of(*mirror);
     plan.volume = info.source;
     plan.bytes_overwritten += info.changed_bytes();
-    plan.lines.push_back(fmt::format(
-        "Volume {} becomes what volume {} is: at most {} of it are overwritten.", info.source,
-        info.target, format_size(info.changed_bytes())));
+    plan.lines.push_back(
+        fmt::format("Volume {} becomes what volume {} is: at most {} of it are overwritten.",
+                    info.source, info.target, format_size(info.changed_bytes())));
     for (const Mirror* other : below(mirror->source.number())) {
       if (other == mirror || other->state != Relation::kSync) continue;
-      plan.lines.push_back(
-          fmt::format("Mirror {} copies the same to volume {}, which is no point in time meanwhile.",
-                      other->row.name, other->target_name()));
+      plan.lines.push_back(fmt::format(
+          "Mirror {} copies the same to volume {}, which is no point in time meanwhile.",
+          other->row.name, other->target_name()));
     }
   }
   co_return plan;

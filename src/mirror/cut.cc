@@ -36,6 +36,12 @@ Cut::Cut(MirrorsImpl& all, const SplitRequest& request, std::vector<Mirror*> mem
       epoch_(all.newest_epoch().value() + 1),
       members_(std::move(members)) {}
 
+std::vector<Mirror*> Cut::all_members() const {
+  std::vector<Mirror*> all = members_;
+  all.insert(all.end(), path_.begin(), path_.end());
+  return all;
+}
+
 rt::Task<Result<meta::CutRow>> Cut::run() {
   CO_TRY(co_await check());
   all_.last_cut_ = id_;
@@ -60,7 +66,7 @@ rt::Task<Result<meta::CutRow>> Cut::run() {
 
 rt::Task<Result<void>> Cut::check() {
   for (Mirror* member : members_) {
-    MirrorsImpl::Known known;
+    Known known;
     VolumeNumber at = member->source.number();
     while (Mirror* above = all_.feeder_of(at)) {
       if (above->state != Relation::kSync) {
@@ -167,10 +173,10 @@ rt::Task<Result<void>> Cut::finish() {
     const bool whole = is_whole(*mirror);
     co_await rt::hop(all_.control_);
     if (whole) continue;
-    co_return fail(Code::kState,
-                   fmt::format("mirror {} failed while it was split; the cut is void",
-                               mirror->row.name),
-                   "duplex mirror show " + mirror->row.name);
+    co_return fail(
+        Code::kState,
+        fmt::format("mirror {} failed while it was split; the cut is void", mirror->row.name),
+        "duplex mirror show " + mirror->row.name);
   }
   co_return Result<void>();
 }
@@ -179,19 +185,17 @@ rt::Task<Result<void>> Cut::drain_roots() {
   rt::Clock& clock = all_.control_.clock();
   const rt::Micros until = clock.now() + MirrorsImpl::kMostWait;
   std::set<VolumeNumber> done;
-  for (const std::vector<Mirror*>* mirrors : {&members_, &path_}) {
-    for (Mirror* mirror : *mirrors) {
-      const VolumeNumber number = mirror->source.number();
-      if (!roots_.contains(number) || !done.insert(number).second) continue;
-      const auto drained = co_await within(all_.tasks_, clock, until, mirror->pending,
-                                           old_drained(mirror->source, all_.control_));
-      if (drained) continue;
-      co_return fail(Code::kTimeout,
-                     fmt::format("writes to volume {} from before the cut have not ended within "
-                                 "{} s; the cut is void",
-                                 mirror->source_name(), MirrorsImpl::kMostWait / rt::kSecond),
-                     "duplex device list");
-    }
+  for (Mirror* mirror : all_members()) {
+    const VolumeNumber number = mirror->source.number();
+    if (!roots_.contains(number) || !done.insert(number).second) continue;
+    const auto drained = co_await within(all_.tasks_, clock, until, mirror->pending,
+                                         old_drained(mirror->source, all_.control_));
+    if (drained) continue;
+    co_return fail(Code::kTimeout,
+                   fmt::format("writes to volume {} from before the cut have not ended within "
+                               "{} s; the cut is void",
+                               mirror->source_name(), MirrorsImpl::kMostWait / rt::kSecond),
+                   "duplex device list");
   }
   co_return Result<void>();
 }
@@ -203,9 +207,9 @@ rt::Task<Result<void>> Cut::flush_targets() {
     auto flushed = co_await within(all_.tasks_, clock, until, mirror->pending,
                                    flush_leg(*mirror, all_.control_));
     if (flushed && *flushed) continue;
-    const std::string why = flushed ? std::string(flushed->error().message())
-                                    : fmt::format("no answer within {} s",
-                                                  MirrorsImpl::kMostWait / rt::kSecond);
+    const std::string why =
+        flushed ? std::string(flushed->error().message())
+                : fmt::format("no answer within {} s", MirrorsImpl::kMostWait / rt::kSecond);
     co_return fail(flushed ? Code::kState : Code::kTimeout,
                    fmt::format("volume {} could not be flushed ({}); the cut is void",
                                mirror->target_name(), why),
@@ -260,16 +264,14 @@ meta::CutRow Cut::row() const {
 
 // Before the stamp: every write went everywhere, no bit was set.
 rt::Task<> Cut::disarm_all() {
-  for (const std::vector<Mirror*>* mirrors : {&members_, &path_}) {
-    for (Mirror* mirror : *mirrors) {
-      if (mirror->state != Relation::kArmed) continue;
-      co_await rt::hop(mirror->source.core());
-      mirror->leg->disarm();
-      co_await rt::hop(all_.control_);
-      mirror->state = Relation::kSync;
-      mirror->cut.reset();
-      mirror->bell.ring();
-    }
+  for (Mirror* mirror : all_members()) {
+    if (mirror->state != Relation::kArmed) continue;
+    co_await rt::hop(mirror->source.core());
+    mirror->leg->disarm();
+    co_await rt::hop(all_.control_);
+    mirror->state = Relation::kSync;
+    mirror->cut.reset();
+    mirror->bell.ring();
   }
 }
 
@@ -287,7 +289,7 @@ rt::Task<> Cut::void_one(Mirror& mirror, const Error& why) {
   const bool bits = !leg.bits().empty();
   if (!has_left && bits) leg.set_mode(Mode::kSendWhereClear);
   co_await rt::hop(all_.control_);
-  MirrorsImpl::Known known;
+  Known known;
   known.facts.set(Guard::kBitsLeft, bits);
   Result<void> done;
   if (!has_left) done = co_await all_.event(mirror, RelationEvent::kVoid, known);

@@ -1,13 +1,13 @@
 // Cut: one split of any number of mirrors at one point of the write order (design of the steps:
 // docs/ARCHITECTURE.md "Cut").
 //
-//   step      what                                                     a fault, or no answer in time
-//   check     members SYNC, and every mirror from their roots to them  refused, nothing was done
-//   arm       legs know the epoch: writes below it are forwarded       as stamp
-//   stamp     CutRound: the instant                                    void: SYNC, no bit was set
-//   finish    old writes end, targets flush                            void: the few bits are copied
-//   decide    one transaction: the cut, the states, the content ids    void; in doubt: see below
-//   apply     legs stop, targets open                                  -
+//   step      what                                                     a fault, or no answer in
+//   time check     members SYNC, and every mirror from their roots to them  refused, nothing was
+//   done arm       legs know the epoch: writes below it are forwarded       as stamp stamp
+//   CutRound: the instant                                    void: SYNC, no bit was set finish old
+//   writes end, targets flush                            void: the few bits are copied decide one
+//   transaction: the cut, the states, the content ids    void; in doubt: see below apply     legs
+//   stop, targets open                                  -
 //
 // Void is what no record says: a crash before the transaction finds SYNC, with marks, and copies.
 // When the store fails over the transaction nobody knows; targets then stay as they are at the cut
@@ -37,10 +37,7 @@ class Cut {
   rt::Task<Result<meta::CutRow>> run();
 
  private:
-  struct Late {
-    Mirror* mirror = nullptr;
-    std::string why;
-  };
+  std::vector<Mirror*> all_members() const;  // and those on the path
   rt::Task<Result<void>> check();
   rt::Task<bool> arm(Mirror& mirror);
   rt::Task<Result<void>> arm_all();

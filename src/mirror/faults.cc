@@ -33,8 +33,7 @@ rt::Task<> MirrorsImpl::look(MirrorId id) {
 
 rt::Task<> MirrorsImpl::lost(Mirror& mirror, const Error& why) {
   const std::string detail = fmt::format("volume {}: {}", mirror.target_name(), why.message());
-  const Result<void> done =
-      co_await event(mirror, RelationEvent::kLegLost, {}, {.detail = detail});
+  const Result<void> done = co_await event(mirror, RelationEvent::kLegLost, {}, {.detail = detail});
   if (!done) {  // the store has failed, or a step hangs: the leg is out all the same
     co_await rt::hop(mirror.source.core());
     if (!mirror.left) mirror.left = why;
@@ -95,8 +94,8 @@ rt::Task<> MirrorsImpl::try_again(Mirror& mirror) {
   if (!done) co_return;
   mirror.retry_after = backoff;  // until it is in sync: a target that fails again waits longer
   tell(Severity::kInfo, "mirror_resync", mirror,
-       fmt::format("mirror {} copies what has changed from volume {} to volume {}",
-                   mirror.row.name, mirror.source_name(), mirror.target_name()));
+       fmt::format("mirror {} copies what has changed from volume {} to volume {}", mirror.row.name,
+                   mirror.source_name(), mirror.target_name()));
 }
 
 }  // namespace duplex::mirror

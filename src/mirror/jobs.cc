@@ -70,8 +70,8 @@ bool may_run(JobKind kind, Relation state) {
              state == Relation::kSplitting || state == Relation::kCopying ||
              state == Relation::kReverse;
     case JobKind::kCompare:
-      return state == Relation::kSync || state == Relation::kCopying ||
-             state == Relation::kSplit || state == Relation::kSuspended;
+      return state == Relation::kSync || state == Relation::kCopying || state == Relation::kSplit ||
+             state == Relation::kSuspended;
   }
   return false;
 }
@@ -134,13 +134,13 @@ void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
   auto job = std::make_shared<Running>();
   job->work = std::make_unique<JobWork>(*this, mirror, kind, job);
   const bool is_back = kind == JobKind::kBack;
-  const JobDesk::Opened opened = parts_.jobs.open(
-      {.kind = kind_name(mirror, kind),
-       .mirror = mirror.row.name,
-       .source = is_back ? mirror.target_name() : mirror.source_name(),
-       .target = is_back ? mirror.source_name() : mirror.target_name(),
-       .rate = mirror.rate},
-      *job->work);
+  const JobDesk::Opened opened =
+      parts_.jobs.open({.kind = kind_name(mirror, kind),
+                        .mirror = mirror.row.name,
+                        .source = is_back ? mirror.target_name() : mirror.source_name(),
+                        .target = is_back ? mirror.source_name() : mirror.target_name(),
+                        .rate = mirror.rate},
+                       *job->work);
   job->id = opened.id;
   mirror.job(kind) = job;
   tasks_.spawn(run_job(mirror.row.id, kind, job,
@@ -160,7 +160,7 @@ rt::Task<> MirrorsImpl::run_job(MirrorId id, JobKind kind, std::shared_ptr<Runni
   Copier::End end = Copier::End::kStopped;
   if (kind == JobKind::kCompare) {
     job->verifier = std::make_unique<copy::Verifier>(
-        source, leg, tracker, start,
+        source, leg, start,
         copy::Verifier::Target{.behind = mirror.behind(), .tracker = &mirror.target.tracker()});
     end = co_await job->verifier->run();
     job->last = progress_of(*job->verifier);
@@ -316,8 +316,8 @@ rt::Task<Result<void>> MirrorsImpl::cancel_job(MirrorId id, JobKind kind, bool c
   known.facts.set(Guard::kNotConfirmed, !confirmed);
   CO_TRY(co_await event(*mirror, RelationEvent::kJobCancel, known));
   tell(Severity::kWarning, "mirror_cancelled", *mirror,
-       fmt::format("the {} of mirror {} was cancelled",
-                   kind == JobKind::kCopy ? "copy" : "restore", mirror->row.name),
+       fmt::format("the {} of mirror {} was cancelled", kind == JobKind::kCopy ? "copy" : "restore",
+                   mirror->row.name),
        "duplex mirror resync " + mirror->row.name);
   co_return Result<void>();
 }

@@ -113,24 +113,24 @@ struct Mirror {
   volume::Member& source;
   volume::Member& target;
   Relation state;
-  std::string reason_detail;     // what the target said when it was lost
-  std::optional<uint64_t> cut;   // the cut it is in
-  bool is_member = false;        // of that cut; else on the path to a member
-  rt::Micros retry_at = 0;       // SUSPENDED by a fault: when the target is tried again
-  rt::Micros retry_after = 0;    // and how long after that
+  std::string reason_detail;    // what the target said when it was lost
+  std::optional<uint64_t> cut;  // the cut it is in
+  bool is_member = false;       // of that cut; else on the path to a member
+  rt::Micros retry_at = 0;      // SUSPENDED by a fault: when the target is tried again
+  rt::Micros retry_after = 0;   // and how long after that
   // What a turn could not do when it was due is tried again then.
   std::optional<rt::Micros> look_at;
   std::array<bool, kJobKinds> is_job_done{};
-  uint64_t rate = 0;             // asked for with create
+  uint64_t rate = 0;  // asked for with create
   std::array<std::shared_ptr<Running>, kJobKinds> jobs;
-  rt::Event job_ended;           // pulsed when one of them is gone
+  rt::Event job_ended;  // pulsed when one of them is gone
   uint32_t lookers = 0;
   std::shared_ptr<Pending> pending = std::make_shared<Pending>();
   Bell bell;
 
   // Source core.
   std::unique_ptr<volume::TargetLeg> leg;
-  std::optional<Error> left;     // why the leg left, until the registry has seen it
+  std::optional<Error> left;  // why the leg left, until the registry has seen it
 };
 
 }  // namespace duplex::mirror

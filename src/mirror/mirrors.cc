@@ -132,11 +132,10 @@ VolumeNumber MirrorsImpl::root_of(VolumeNumber volume) const {
 
 // --- the table
 
-Error MirrorsImpl::refusal(const Outcome& outcome, const Mirror& mirror,
-                           const Known& known) const {
-  const std::string cut = mirror.cut ? std::to_string(*mirror.cut)
-                                     : (known.cut ? std::to_string(known.cut)
-                                                  : std::to_string(mirror.row.cut));
+Error MirrorsImpl::refusal(const Outcome& outcome, const Mirror& mirror, const Known& known) const {
+  const std::string cut =
+      mirror.cut ? std::to_string(*mirror.cut)
+                 : (known.cut ? std::to_string(known.cut) : std::to_string(mirror.row.cut));
   const std::string reason = mirror.reason_detail.empty()
                                  ? std::string(reason_text(mirror.reason()))
                                  : mirror.reason_detail;
@@ -203,9 +202,8 @@ std::string client_names(const std::vector<std::string>& clients) {
 
 }  // namespace
 
-MirrorsImpl::Known MirrorsImpl::known_for_create(const CreateMirror& request,
-                                                 const volume::VolumeInfo& source,
-                                                 const volume::VolumeInfo& target) const {
+Known MirrorsImpl::known_for_create(const CreateMirror& request, const volume::VolumeInfo& source,
+                                    const volume::VolumeInfo& target) const {
   Known known;
   Facts& facts = known.facts;
   const Mirror* above = upstream_of(target.number);
@@ -438,12 +436,12 @@ rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   }
   co_await rt::hop(control_);
   info.attached = co_await parts_.volumes.is_attached(mirror.target.number());
-  const uint64_t left = mirror.state == Relation::kReverse  ? info.missing_bytes
+  const uint64_t left = mirror.state == Relation::kReverse   ? info.missing_bytes
                         : mirror.state == Relation::kCopying ? info.changed_bytes_source
                                                              : 0;
   if (info.size_bytes > 0) {
-    info.progress = 100.0 * static_cast<double>(info.size_bytes - left) /
-                    static_cast<double>(info.size_bytes);
+    info.progress =
+        100.0 * static_cast<double>(info.size_bytes - left) / static_cast<double>(info.size_bytes);
   }
   co_return info;
 }

@@ -1,6 +1,7 @@
 // MirrorsImpl: the registry of mirrors. mirrors.cc has create, delete and what is shown; groups.cc
-// the names; copies.cc resync, restore, verify; jobs.cc what they start; split.cc the cut; faults.cc what
-// faults do; start.cc the start and the stop. transition.h does what a row of the table says.
+// the names; copies.cc resync, restore, verify; jobs.cc what they start; split.cc the cut;
+// faults.cc what faults do; start.cc the start and the stop. transition.h does what a row of the
+// table says.
 //
 // Owner: the array. Thread: control core.
 //
@@ -29,6 +30,15 @@
 #include "rt/wait.h"
 
 namespace duplex::mirror {
+
+// What a row of the table needs to know, and names for its refusals.
+struct Known {
+  Facts facts;
+  uint64_t cut = 0;
+  std::string client = {};
+  std::string other = {};
+  std::string count = {};
+};
 
 class MirrorsImpl final : public Mirrors {
  public:
@@ -84,12 +94,6 @@ class MirrorsImpl final : public Mirrors {
   Mirror* feeder_of(VolumeNumber volume) const;
   VolumeNumber root_of(VolumeNumber volume) const;
 
-  // What a row of the table needs to know, and names for its refusals.
-  struct Known {
-    Facts facts;
-    uint64_t cut = 0;
-    std::string client, other, count;
-  };
   Error refusal(const Outcome& outcome, const Mirror& mirror, const Known& known) const;
   // Does what the table says; a refusal is returned.
   rt::Task<Result<void>> event(Mirror& mirror, RelationEvent event, Known known = {},

@@ -32,10 +32,10 @@ class Transition {
     ThenRow then = ThenRow::kSplit;
     TargetAccess access = TargetAccess::kReadWrite;  // of a split
     uint64_t cut = 0;                                // of a split
-    std::string detail;                              // of a fault
-    std::optional<ByteRange> difference;
+    std::string detail = {};                         // of a fault
+    std::optional<ByteRange> difference = {};
     bool at_start = false;  // no leg sends yet, whatever the state says
-    bool doubt = false;  // the marks were lost: nobody knows which side is newer
+    bool doubt = false;     // the marks were lost: nobody knows which side is newer
   };
   Transition(MirrorsImpl& all, Mirror& mirror, const Outcome& outcome, How how);
   Transition(const Transition&) = delete;

@@ -106,6 +106,20 @@ VolumeStats VolumeImpl::stats() const {
           .errors = get(counters_.errors)};
 }
 
+ChangeMap VolumeImpl::mapped() const {
+  ChangeMap map(size_bytes());
+  for (uint64_t at = 0; at < size_bytes();) {
+    const pool::Backing::Run run = backing_.run_at(at);
+    const uint64_t end = std::min(run.end, size_bytes());
+    if (run.mapped) map.set({at, end - at});
+    at = end;
+  }
+  for (const TargetLeg* leg : legs_) {
+    if (leg->is_missing_any()) map.unite(leg->missing());
+  }
+  return map;
+}
+
 void VolumeImpl::grow(uint64_t size_bytes) {
   ASSERT(size_bytes % kBlockBytes == 0 && size_bytes >= this->size_bytes());
   size_.store(size_bytes, std::memory_order_relaxed);

@@ -122,6 +122,15 @@ class VolumeImpl final : public Volume {
   // The first run of missing regions that ends behind `from`, at most kCopyBytes.
   ByteRange next_restore(const TargetLeg& leg, uint64_t from, uint64_t limit) const;
 
+  // Compares `run` (at most kCopyBytes, whole regions as far as the volume goes) with the target of
+  // `leg`: the regions that differ although they have no bit and are not missing. An error: of
+  // reading either side.
+  rt::Task<Result<std::vector<ByteRange>>> compare_step(TargetLeg& leg, ByteRange run);
+
+  // All that is not a hole here, or is missing.
+  ChangeMap mapped() const;
+  bool is_hole(ByteRange range) const { return backing_.is_hole(range) && !is_missing(range); }
+
   // For the registry, on core().
   Gate& gate() { return gate_; }
   // The backing has grown.
@@ -224,6 +233,9 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> write_missing_back();
   rt::Task<Result<void>> flush_own();
   void own_lost();
+
+  // compare_path.cc
+  rt::Task<Result<std::vector<ByteRange>>> differing(TargetLeg& leg, ByteRange run);
 
   // copy_path.cc
   static rt::Task<bool> send_copy(TargetLeg& leg, Epoch root, uint64_t offset,
