@@ -162,6 +162,7 @@ rt::Task<Result<void>> MirrorsImpl::event(Mirror& mirror, RelationEvent event, K
 }
 
 volume::Access MirrorsImpl::access_of(const Mirror& mirror) const {
+  if (mirror.state == Relation::kSimplex) return volume::Access::read_write();
   if (mirror.state == Relation::kSplit &&
       mirror.row.access == static_cast<uint8_t>(TargetAccess::kReadWrite)) {
     return volume::Access::read_write();

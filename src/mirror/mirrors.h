@@ -57,7 +57,7 @@ struct MirrorInfo {
   bool in_cut = false;    // the hold marker of the table
   double progress = 100;  // per cent of the copy or restore; 100 when nothing is left
   std::optional<uint32_t> job = {};
-  std::string then;                   // what follows a restore: "split" or "sync"
+  std::string then = {};                   // what follows a restore: "split" or "sync"
   uint64_t changed_bytes_source = 0;  // P map: P differs, "pending data" of P
   uint64_t changed_bytes_target = 0;  // S map
   uint64_t missing_bytes = 0;         // only the target holds them
@@ -104,7 +104,7 @@ struct CutInfo {
 struct Plan {
   std::vector<std::string> lines = {};  // each one sentence
   uint64_t bytes_overwritten = 0;  // of what
-  std::string volume;
+  std::string volume = {};
   bool destroys = false;  // needs --yes
 };
 

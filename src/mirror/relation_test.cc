@@ -37,7 +37,7 @@ constexpr Line kListing[] = {
     {E::kVoid, {kX, kX, kX, "SYNC", "-|COPYING|SYNC", kX, kX, "="}},
     {E::kResync,
      {kN, "=", "=", kB, kB, "e_busy|e_state|e_busy|e_nodev|COPYING", kS, "e_nodev|COPYING"}},
-    {E::kRestore, {kN, kS, kS, kB, kB, "e_state|e_state|e_nodev|e_state|e_busy|REVERSE", "=", kS}},
+    {E::kRestore, {kN, kS, kS, kB, kB, "e_state|e_state|e_nodev|e_state|e_busy|e_busy|REVERSE", "=", kS}},
     {E::kLastRegionDone, {kX, "SYNC", kX, kX, kX, kX, "SUSPENDED|COPYING|SPLIT", kX}},
     {E::kVerify, {kN, "=", "=", kB, kB, "e_nodev|=", kS, "e_nodev|="}},
     {E::kDifference, {kX, "SUSPENDED", "SUSPENDED", kX, kX, "=", kX, "="}},

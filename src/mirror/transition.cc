@@ -259,9 +259,9 @@ rt::Task<> Transition::record(Ledger& ledger) {
   record_volumes(ledger);
   if (outcome_.does(Action::kRemove)) {
     ledger.add(meta::DropMirror{row.id});
-    for (const volume::MapId map : {mirror_.bits(), mirror_.missing(), mirror_.behind()}) {
-      ledger.drop_map(map);
-    }
+    ledger.drop_map(mirror_.bits());
+    ledger.drop_map(mirror_.missing());
+    if (has_target_map(mirror_.state)) ledger.drop_map(mirror_.behind());
   } else {
     ledger.add(meta::PutMirror{row});
     co_await record_maps(ledger);
