@@ -98,7 +98,7 @@ class MirrorsImpl final : public Mirrors {
   // Does what the table says; a refusal is returned.
   rt::Task<Result<void>> event(Mirror& mirror, RelationEvent event, Known known = {},
                                Transition::How how = {});
-  volume::Access access_of(const Mirror& mirror) const;
+  volume::Access access_of(const Mirror& mirror, Relation state) const;
   void set_consistent(Ledger& ledger, volume::Member& volume, bool consistent) const;
 
   // mirrors.cc

@@ -23,7 +23,8 @@ class MirrorsTest : public ::testing::Test {
     ASSERT_TRUE(t.reaches("m", Relation::kSync));
   }
   Result<CutInfo> split(std::vector<std::string> names, bool read_only = false) {
-    return t.run(t.mirrors->split({.names = std::move(names), .pairs = {}, .read_only = read_only}));
+    return t.run(
+        t.mirrors->split({.names = std::move(names), .pairs = {}, .read_only = read_only}));
   }
   Result<std::vector<MirrorInfo>> resync(const std::string& name) {
     return t.run(t.mirrors->resync({.names = {name}}));
@@ -229,8 +230,8 @@ TEST_F(MirrorsTest, ATargetThatHoldsDataIsTakenOnlyWhenAskedFor) {
   ASSERT_FALSE(refused);
   EXPECT_NE(refused.error().message().find("1M"), std::string_view::npos)
       << refused.error().describe();
-  ASSERT_TRUE(t.run(
-      t.mirrors->create({.name = "m", .source = "p", .target = "s", .overwrite = true})));
+  ASSERT_TRUE(
+      t.run(t.mirrors->create({.name = "m", .source = "p", .target = "s", .overwrite = true})));
   ASSERT_TRUE(t.reaches("m", Relation::kSync));
   ASSERT_TRUE(split({"m"}));
   EXPECT_EQ(t.read("s", 0, kMiB), 0);

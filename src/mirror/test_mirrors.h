@@ -29,8 +29,7 @@ class TestDesk final : public JobDesk {
   };
   Opened open(NewJob job, Work& work) override {
     for (auto& [id, old] : jobs) {
-      if (old.end == End::kStopped && old.what.kind == job.kind &&
-          old.what.mirror == job.mirror) {
+      if (old.end == End::kStopped && old.what.kind == job.kind && old.what.mirror == job.mirror) {
         old.work = &work;
         old.end.reset();
         return {.id = id};
@@ -113,11 +112,8 @@ class TestMirrors {
   }
   void add_volume(const std::string& name, const std::string& device = "",
                   uint64_t bytes = kVolume) {
-    const auto made = run(volumes->create({.name = name,
-                                           .size_bytes = bytes,
-                                           .number = {},
-                                           .backing = {},
-                                           .device = device}));
+    const auto made = run(volumes->create(
+        {.name = name, .size_bytes = bytes, .number = {}, .backing = {}, .device = device}));
     ASSERT_TRUE(made) << made.error().describe();
   }
   Result<Mirrors::Created> create(const std::string& name, const std::string& source,
@@ -165,18 +161,18 @@ class TestMirrors {
   }
   static rt::Task<Result<void>> start(TestMirrors& t) {
     rt::World& world = t.box;
-    CO_TRY_ASSIGN(t.store, co_await meta::Store::open(
-                               world.sync_files(), world.store(), world.control().rng(),
-                               {.directory = "/state", .array_id = ArrayId(0x400104),
-                                .array_name = "a1"}));
+    CO_TRY_ASSIGN(t.store,
+                  co_await meta::Store::open(
+                      world.sync_files(), world.store(), world.control().rng(),
+                      {.directory = "/state", .array_id = ArrayId(0x400104), .array_name = "a1"}));
     CO_TRY_ASSIGN(const meta::Snapshot snapshot, co_await t.store->load());
     CO_TRY_ASSIGN(auto opened, co_await meta::Marks::open(world.sync_files(), world.store(),
-                                                          world.control().rng(), *t.store,
-                                                          snapshot, {.directory = "/state"}));
+                                                          world.control().rng(), *t.store, snapshot,
+                                                          {.directory = "/state"}));
     t.marks = std::move(opened.marks);
     CO_TRY_ASSIGN(t.pool, co_await pool::Pool::open(world, *t.store, t.events, snapshot));
-    CO_TRY_ASSIGN(t.volumes, co_await volume::Volumes::open(world, *t.pool, t.events, *t.marks,
-                                                            snapshot));
+    CO_TRY_ASSIGN(t.volumes,
+                  co_await volume::Volumes::open(world, *t.pool, t.events, *t.marks, snapshot));
     CO_TRY_ASSIGN(t.mirrors, co_await Mirrors::open({.world = world,
                                                      .array = ArrayId(0x400104),
                                                      .array_name = "a1",
