@@ -361,6 +361,7 @@ TEST_F(OwnLegTest, ALegThatSkippedAPartOfAWriteHasNotTakenIt) {
 TEST_F(OwnLegTest, TheMarkLeavesTheDiskAfterTheOwnFlushAndBeforeTheFlushIsAnswered) {
   begin();
   lose_first();
+  ASSERT_TRUE(finish(volume.flush()));
   ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
   ASSERT_FALSE(is_missing(0));
   ASSERT_TRUE(finish(tracker.write_back(kMissing)));
