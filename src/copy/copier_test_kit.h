@@ -25,7 +25,7 @@ using volume::Tracker;
 using volume::VolumeImpl;
 
 inline constexpr uint64_t kExtent = 64 * kKiB;
-inline constexpr MapId kBits{1};
+inline constexpr MapId kBits{1}, kMissing{2};
 
 class TimedCore final : public rt::Core, rt::Clock, rt::Rng {
  public:
@@ -252,7 +252,7 @@ class TestDisk final : public pool::Backing {
 class WordStore final : public volume::MarkStore {
  public:
   struct Disk {
-    std::map<uint64_t, uint64_t> words;
+    std::map<uint64_t, uint64_t> words, missing;  // of kBits and of kMissing
     std::set<uint64_t> hot;
     bool covers(uint64_t region) const {
       const auto word = words.find(region / 64);
@@ -271,12 +271,16 @@ class WordStore final : public volume::MarkStore {
   }
   rt::Task<Result<void>> cool(HotExtent extent, std::vector<format::MapWord> words) override {
     Record record{.marked = {}, .cooled = extent.value(), .words = {}};
-    for (const auto& word : words) record.words.emplace_back(extent.value(), word.regions);
+    for (const auto& word : words) {
+      record.words.push_back({MapId(word.map), extent.value(), word.regions});
+    }
     return append(std::move(record));
   }
-  rt::Task<Result<void>> write_words(MapId /*map*/, std::vector<ChangeMap::Word> words) override {
+  rt::Task<Result<void>> write_words(MapId map, std::vector<ChangeMap::Word> words) override {
     Record record;
-    for (const auto& word : words) record.words.emplace_back(word.stretch.value(), word.regions);
+    for (const auto& word : words) {
+      record.words.push_back({map, word.stretch.value(), word.regions});
+    }
     return append(std::move(record));
   }
   // f(disk) for each disk that a power cut may leave now.
@@ -294,10 +298,16 @@ class WordStore final : public volume::MarkStore {
   struct Record {
     std::vector<uint64_t> marked;
     std::optional<uint64_t> cooled;
-    std::vector<std::pair<uint64_t, uint64_t>> words;
+    struct Word {
+      MapId map;
+      uint64_t stretch, regions;
+    };
+    std::vector<Word> words;
     void apply(Disk& to) const {
       for (const uint64_t stretch : marked) to.hot.insert(stretch);
-      for (const auto& [stretch, word] : words) to.words[stretch] = word;
+      for (const auto& [map, stretch, regions] : words) {
+        (map == kBits ? to.words : to.missing)[stretch] = regions;
+      }
       if (cooled) to.hot.erase(*cooled);
     }
   };
@@ -321,7 +331,9 @@ class Pair {
       : size(size_bytes), extent(extent_bytes) {
     world.source.inside([&] {
       tracker.add_map(kBits, volume::MapKind::kCopyAway, ChangeMap(size));
-      tracker.set_windows(kBits, nullptr, &leg.window());
+      tracker.add_map(kMissing, volume::MapKind::kMissing, ChangeMap(size));
+      tracker.set_windows(kBits, &source.own_window(), &leg.window());
+      tracker.set_windows(kMissing, &leg.window(), &source.own_window());
       tracker.add_debtor(leg);
       source.set_tracker(tracker);
       source.add_leg(leg);
@@ -343,6 +355,7 @@ class Pair {
   }
   // The bits are durable, what was counted so far does not count.
   void begin(Copier::Start start = {}) {
+    ASSERT_TRUE(world.finish(source.flush()));
     ASSERT_TRUE(world.finish(tracker.write_back(kBits)));
     p.reads = p.read_bytes = s.written_bytes = s.flushes = 0;
     world.source.inside([&] {
@@ -406,10 +419,15 @@ class Pair {
   VolumeImpl target{"s", VolumeNumber(2), size, world.target, s, Epoch(1)};
   int lefts = 0;
   std::optional<Copier> copier;
-  TargetLeg leg{tracker, kBits, target, [this](const Error&) {
+  TargetLeg leg{tracker,
+                kBits,
+                kMissing,
+                target,
+                [this](const Error&) {
                   ++lefts;
                   if (copier) copier->left();
-                }};
+                },
+                [] {}};
   std::shared_ptr<std::optional<Copier::End>> ended;
 };
 
