@@ -78,8 +78,7 @@ void add_job_commands(CLI::App& app, Context& context) {
   command("show", "One job",
           [](const Client& client, const std::string& path) { return client.get(path); });
   for (const auto& [verb, help] : {std::pair("pause", "Stop for now, keep what is done"),
-                                   {"resume", "Go on after a pause"},
-                                   {"cancel", "End it for good; what has been copied stays"}}) {
+                                   {"resume", "Go on after a pause"}}) {
     command(verb, help, [verb](const Client& client, const std::string& path) {
       return client.post(path + "/" + verb, Json::object());
     });
