@@ -3,7 +3,6 @@ import json
 import os
 import time
 
-import nbd
 from duplex import KIB, MIB, Array, connect
 from test_lifecycle import expect, on_terminal
 
@@ -46,6 +45,7 @@ def read(array, volume, length, offset=0):
 
 
 def refuses_hosts(array, volume):
+    import nbd  # pylint: disable=import-outside-toplevel
     try:
         connect(array, volume).shutdown()
     except nbd.Error:
