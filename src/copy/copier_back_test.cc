@@ -41,8 +41,7 @@ class Restore : public ::testing::Test {
   Pair pair;
 };
 
-// Mutations: restore_step() sends to the leg; the copier flushes the leg in place of the own
-// backing (the words stay on disk).
+// Mutation: the copier flushes the leg in place of the own backing (the words stay on disk).
 TEST_F(Restore, MovesWhatIsMissingToTheOwnBackingAndWritesNothingElse) {
   pair.write(0, 2 * kExtent, 9);
   write_there(0, 3 * kExtent, 1);
@@ -104,7 +103,7 @@ TEST_F(Restore, AnOwnBackingThatCannotBeWrittenStallsAndNothingIsLost) {
   pair.expect_equal();
 }
 
-// Mutation: holds_lost() is holds().
+// Mutation: bring_run_back() adds nothing to the window.
 TEST_F(Restore, AnOwnFlushThatFailsPutsBackWhatItLostAndItComesBackAgain) {
   write_there(0, 4 * kMiB, 1);
   begin({0, 4 * kMiB}, {.is_paused = true});
@@ -158,7 +157,7 @@ TEST_F(Restore, BesideAHostThatWritesNothingIsPutBackOverIt) {
 
 // At any instant a region whose only copy is the target's is missing on disk: whatever the own
 // backing may hold after a power cut, it is the target's content, or the disk says missing.
-// Mutation: bring_run_back() adds nothing to the window.
+// Mutation: bring_run_back() adds nothing to the window, and the copier flushes the leg.
 TEST_F(Restore, APowerCutInTheMiddleOfAnythingLeavesWhatIsNotBackMissing) {
   write_there(0, 3 * kMiB, 1);
   begin({0, 3 * kMiB});

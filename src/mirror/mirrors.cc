@@ -386,9 +386,19 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_remove(std::string name) {
   co_return plan;
 }
 
+rt::Task<bool> MirrorsImpl::flush_source(Mirror& mirror) {
+  rt::Clock& clock = control_.clock();
+  const auto done = co_await within(tasks_, clock, clock.now() + kMostWait, mirror.pending,
+                                    mirror.source.volume().forward_flush());
+  co_return done && done->has_value();
+}
+
 rt::Task<Result<void>> MirrorsImpl::remove(std::string name, bool confirmed) {
   const Turn turn = co_await turn_.lock();
   CO_TRY_ASSIGN(Mirror* const mirror, find(name));
+  // A region that has come back may still be in the source's cache alone; if that is lost, it is
+  // missing again, and the row below says so.
+  static_cast<void>(co_await flush_source(*mirror));
   const MirrorInfo info = co_await info_of(*mirror);
   Known known;
   known.facts.set(Guard::kMissingLeft, info.missing_bytes > 0);

@@ -250,7 +250,7 @@ class Box {
 };
 
 // Mutations: bring_run_back() clears the bits first; verdict() ends with `own`; own_lost() does
-// nothing; write() does not bring back; read_blocks() does not look again.
+// nothing, or knows of no origin; holds() does not look at bits.
 TEST(OwnLegRandom, WhatWasAnsweredIsReadAndWhatDiffersHasABit) {
   size_t missing = 0;
   for (uint64_t seed = 1; seed <= 40; ++seed) {

@@ -275,6 +275,26 @@ TEST_F(OwnLegTest, AReadOfWhatIsLostMeanwhileIsReadAgainAtTheTarget) {
   EXPECT_EQ(static_cast<int>(block.span()[0]), 2);
 }
 
+// The same for the rest of a block that is written in part. Mutation: read_blocks() does not look
+// again.
+TEST_F(OwnLegTest, ABlockCompletedFromWhatIsLostMeanwhileIsReadAgainAtTheTarget) {
+  begin();
+  ASSERT_TRUE(write(0, 4096, 2));
+  backing.hold_reads = true;
+  backing.fail_flush = {Code::kFlushLost};
+  const size_t reads = one.backing.count("read");
+  const auto flushed = world.start(core(), volume.flush());
+  const auto written = world.start(core(), volume.write(100, filled(10, 3), false));
+  world.run();
+  core().inside([&] { backing.release(); });
+  world.run();
+  ASSERT_TRUE(written->has_value() && flushed->has_value());
+  EXPECT_TRUE(**written && **flushed);
+  EXPECT_EQ(one.backing.count("read"), reads + 1);
+  EXPECT_EQ(here(99), 2);
+  EXPECT_EQ(here(100), 3);
+}
+
 // Mutation: status() asks the own backing alone.
 TEST_F(OwnLegTest, BlockStatusFollowsTheReads) {
   mode(Mode::kMark);
@@ -361,6 +381,7 @@ TEST_F(OwnLegTest, ALegThatSkippedAPartOfAWriteHasNotTakenIt) {
 TEST_F(OwnLegTest, TheMarkLeavesTheDiskAfterTheOwnFlushAndBeforeTheFlushIsAnswered) {
   begin();
   lose_first();
+  ASSERT_TRUE(finish(volume.flush()));
   ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
   ASSERT_FALSE(is_missing(0));
   ASSERT_TRUE(finish(tracker.write_back(kMissing)));
