@@ -129,7 +129,7 @@ class MirrorsImpl::JobWork final : public Work {
 };
 
 void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
-  if (mirror.job(kind) || stopping_) return;
+  if (mirror.has_job(kind) || stopping_) return;
   auto job = std::make_shared<Running>();
   job->work = std::make_unique<JobWork>(*this, mirror, kind, job);
   const bool is_back = kind == JobKind::kBack;

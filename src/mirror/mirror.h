@@ -109,6 +109,10 @@ struct Mirror {
   Reason reason() const { return static_cast<Reason>(row.reason); }
   const std::string& source_name() const { return source.row().name; }
   const std::string& target_name() const { return target.row().name; }
+  bool has_job(JobKind kind) const {
+    const auto at = static_cast<size_t>(kind);
+    return jobs[at] != nullptr || done_jobs[at] != nullptr;
+  }
   std::shared_ptr<Running>& job(JobKind kind) { return jobs[static_cast<size_t>(kind)]; }
 
   meta::MirrorRow row;

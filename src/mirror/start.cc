@@ -161,12 +161,14 @@ rt::Task<> MirrorsImpl::stop() {
     const Turn turn = co_await turn_.lock();
     stopping_ = true;
     stop_.set();
+    bool all_ended = true;
     for (const auto& [id, mirror] : mirrors_) {
       for (const JobKind kind : {JobKind::kCopy, JobKind::kBack, JobKind::kCompare}) {
-        static_cast<void>(co_await end_job(*mirror, kind, JobDesk::End::kStopped));
+        const Result<void> ended = co_await end_job(*mirror, kind, JobDesk::End::kStopped);
+        if (!ended) all_ended = false;
       }
     }
-    co_await leave_no_marks();
+    if (all_ended) co_await leave_no_marks();
   }
   co_await tasks_.close();
   while (!mirrors_.empty()) {
