@@ -136,24 +136,17 @@ std::optional<Time> CutJudge::latest_start(const Cut& cut, std::span<const Targe
   return latest;
 }
 
-std::string CutJudge::judge_sector(const Cut& cut, const Sector& sector, Tag seen, Time until) {
-  bool is_here = false;
-  std::string why;
+std::string CutJudge::judge_sector(const Sector& sector, Tag seen, Time until) {
+  std::string why = fmt::format("holds tag {:x}, which was not written before the answer", seen);
   for (const Version& v : sector) {
     if (v.tag != seen) continue;
-    is_here = true;
-    const auto missing = std::ranges::find_if(sector, [&](const Version& u) {
-      return v.end != kNever && u.start > v.end && u.known < until;
-    });
-    if (v.start <= cut.answered && missing == sector.end()) return {};
-    why = v.start > cut.answered
-              ? fmt::format("holds a write that began at {}, after the answer at {}", v.start,
-                            cut.answered)
-              : fmt::format("holds tag {:x} of {}..{}, but {:x}, known since {}, follows it", seen,
-                            v.start, v.end, missing->tag, missing->known);
+    const auto missing = std::ranges::find_if(
+        sector, [&](const Version& u) { return u.start > v.end && u.known < until; });
+    if (missing == sector.end()) return {};
+    why = fmt::format("holds tag {:x} of {}..{}, but {:x}, known since {}, follows it", seen,
+                      v.start, v.end, missing->tag, missing->known);
   }
-  return is_here ? why
-                 : fmt::format("holds tag {:x}, which was not written before the answer", seen);
+  return why;
 }
 
 std::string CutJudge::judge(const Cut& cut, std::span<const Target> targets) {
@@ -175,7 +168,7 @@ std::string CutJudge::judge(const Cut& cut, std::span<const Target> targets) {
         return fmt::format(
             "sector {}: {} holds tag {:x}, {} holds {:x}: one cut, two sets of writes", s,
             twin->name, twin->image[s].value_or(0), target.name, *target.image[s]);
-      const std::string why = judge_sector(cut, opened(member.sectors[s]), *target.image[s], until);
+      const std::string why = judge_sector(opened(member.sectors[s]), *target.image[s], until);
       if (!why.empty())
         return fmt::format("cut {}..{} is no prefix up to {}: sector {} of {} (source {}) {}",
                            cut.asked, cut.answered, until, s, target.name, member.name, why);

@@ -95,7 +95,7 @@ class CutJudge {
   static const Sector& opened(const Sector& sector);
   static Sector& opened(Sector& sector);
   static std::optional<Time> latest_start(const Cut& cut, std::span<const Target> targets);
-  static std::string judge_sector(const Cut& cut, const Sector& sector, Tag seen, Time until);
+  static std::string judge_sector(const Sector& sector, Tag seen, Time until);
   static const Cut::Member* member_of(const Cut& cut, Source source);
   void begin(Time started, Source source, uint64_t first, uint64_t count);
 
