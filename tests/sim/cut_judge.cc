@@ -100,7 +100,8 @@ void CutJudge::loss(Source source) {
 
 void CutJudge::settle(Source source, const Image& image) {
   Volume& volume = volumes_[source];
-  ASSERT(volume.in_flight.empty() && image.size() == volume.sectors.size());
+  ASSERT(image.size() == volume.sectors.size());
+  volume.in_flight.clear();
   for (uint64_t s = 0; s < image.size(); ++s)
     if (image[s]) volume.sectors[s] = {{.tag = *image[s], .start = 0, .end = 0, .known = 0}};
 }

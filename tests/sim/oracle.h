@@ -55,6 +55,7 @@ class Oracle {
   void rebase(std::span<const std::optional<Tag>> tags);
   // The bytes of the whole write.
   void fill(uint32_t write, std::span<std::byte> out) const;
+  Tag tag_of_write(uint32_t write) const { return tag_for(write, in_flight_.at(write).kind.zero); }
   // The reply came. A write whose connection is gone is not ended: it
   // may still land until the machine stops. Replies of requests that a crash cut off are ignored.
   void end_write(Time now, uint32_t write, bool success);
