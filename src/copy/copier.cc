@@ -8,7 +8,6 @@
 namespace duplex::copy {
 namespace {
 
-using Mode = volume::TargetLeg::Mode;
 using volume::VolumeImpl;
 
 // What a rest is counted in: not less than a timer can wait, not so much that a step that hung
@@ -22,10 +21,12 @@ rt::Micros time_of(uint64_t bytes, uint64_t rate) { return bytes * rt::kSecond /
 
 Copier::Copier(VolumeImpl& source, volume::TargetLeg& leg, volume::Tracker& tracker,
                std::function<Epoch()> root, Start start)
+    : Copier(source, way_forward(source, leg, std::move(root)), tracker, start) {}
+
+Copier::Copier(VolumeImpl& source, std::unique_ptr<Way> way, volume::Tracker& tracker, Start start)
     : source_(source),
-      leg_(leg),
+      way_(std::move(way)),
       tracker_(tracker),
-      root_(std::move(root)),
       clock_(source.core().clock()),
       state_(start.is_paused ? State::kPaused : State::kRunning),
       pointer_(start.pointer),
@@ -33,14 +34,14 @@ Copier::Copier(VolumeImpl& source, volume::TargetLeg& leg, volume::Tracker& trac
       bad_(source.size_bytes()),
       rate_(start.rate),
       checkpoint_at_(clock_.now()),
-      total_bytes_(leg.bits().set_bytes()),
+      total_bytes_(way_->map().set_bytes()),
       speed_(clock_.now()),
       workers_(source.core()) {}
 
 rt::Task<Copier::End> Copier::run() {
   start_workers();
   while (!end_) {
-    if (leg_.mode() != Mode::kSendWhereClear) {
+    if (!way_->is_open()) {
       end_with(End::kLeft);
       break;
     }
@@ -49,8 +50,7 @@ rt::Task<Copier::End> Copier::run() {
       co_await wind_up();
       const bool is_safe = co_await checkpoint();
       // From here to the owner nothing suspends.
-      if (is_safe && !end_ && state_ != State::kPaused && is_copied() &&
-          leg_.mode() == Mode::kSendWhereClear) {
+      if (is_safe && !end_ && state_ != State::kPaused && is_copied() && way_->is_open()) {
         co_return End::kDone;
       }
       start_workers();
@@ -59,7 +59,8 @@ rt::Task<Copier::End> Copier::run() {
     } else {
       if (!retry_at_ && is_only_bad_left()) stall(Trouble::kRead, read_reason_);
       if (const auto at = next_look()) {
-        co_await changed_.wait_until(clock_, *at);
+        // The time may bring what nobody here tells of: missing regions that are back.
+        if (!co_await changed_.wait_until(clock_, *at)) changed_.pulse();
       } else {
         co_await changed_.wait();
       }
@@ -111,14 +112,14 @@ rt::Task<> Copier::step(Pick pick) {
   const uint64_t at_most = std::min(pick.run.length, VolumeImpl::kCopyBytes);
   const rt::Micros charge = rate_ > 0 ? time_of(at_most, rate_) : 0;
   due_ = std::max(due_, clock_.now()) + charge;
-  const auto done = co_await source_.copy_step(leg_, pick.run.offset, root_(), pick.run.length);
+  const auto done = co_await way_->step(pick.run);
   *slot = {};
   --flying_;
   if (done) {
     // What was not moved is given back.
     due_ -= std::min(due_, charge - charge * std::min(done->moved_bytes, at_most) / at_most);
     succeeded(*done);
-  } else if (leg_.mode() != Mode::kSendWhereClear) {
+  } else if (!way_->is_open()) {
     end_with(End::kLeft);
   } else {
     failed(pick, done.error());
@@ -143,9 +144,17 @@ rt::Task<bool> Copier::checkpoint() {
   owes_ = false;
   moved_at_checkpoint_ = moved_bytes_;
   checkpoint_at_ = clock_.now();
-  if (leg_.mode() != Mode::kSendWhereClear) co_return false;
-  if (!co_await tracker_.flush(leg_)) co_return false;  // the leg has left
-  if (Result<void> written = co_await tracker_.write_back(leg_.bits_id()); !written) {
+  if (!way_->is_open()) co_return false;
+  if (Result<void> flushed = co_await tracker_.flush(way_->debtor()); !flushed) {
+    owes_ = true;
+    // Else the leg has left.
+    if (way_->is_open()) {
+      stall(Trouble::kStore, fmt::format("volume {} cannot be flushed: {}", source_.name(),
+                                         flushed.error().message()));
+    }
+    co_return false;
+  }
+  if (Result<void> written = co_await tracker_.write_back(way_->map_id()); !written) {
     owes_ = true;
     stall(Trouble::kStore, fmt::format("the change map of volume {} cannot be written: {}",
                                        source_.name(), written.error().message()));
@@ -181,7 +190,7 @@ void Copier::end_with(End end) {
 
 bool Copier::may_start() const {
   return state_ != State::kPaused && !retry_at_ && owed_moved_bytes_ < kMostOwedBytes &&
-         leg_.mode() == Mode::kSendWhereClear;
+         way_->is_open();
 }
 
 // What is not suspect comes first, from the pointer on and once round.
@@ -197,14 +206,14 @@ std::optional<Copier::Pick> Copier::pick() {
   while (!suspect_.empty()) {
     const ByteRange region = suspect_.next_run(0, kRegionBytes);
     suspect_.clear(region);
-    if (leg_.bits().any(region)) return Pick{.run = region, .is_alone = true};
+    if (way_->map().any(region)) return Pick{.run = region, .is_alone = true};
   }
   return std::nullopt;
 }
 
 std::optional<ByteRange> Copier::pick_from(uint64_t from, uint64_t until) const {
   while (from < until) {
-    const ByteRange run = source_.next_copy(leg_, from, VolumeImpl::kHoleCopyBytes);
+    const ByteRange run = way_->next(from);
     if (run.empty() || run.offset >= until) break;
     if (const ByteRange part = free_part(run); !part.empty()) return part;
     from = run.end();
@@ -258,8 +267,8 @@ void Copier::succeeded(const VolumeImpl::CopyStep& step) {
 
 void Copier::failed(Pick pick, const Error& why) {
   (pick.is_alone || pick.run.length <= kRegionBytes ? bad_ : suspect_).set(pick.run);
-  read_reason_ = fmt::format("volume {} cannot be read at {} ({} bytes): {}", source_.name(),
-                             pick.run.offset, pick.run.length, why.message());
+  read_reason_ = fmt::format("volume {} cannot be {} at {} ({} bytes): {}", source_.name(),
+                             way_->act(), pick.run.offset, pick.run.length, why.message());
   if (++failures_in_row_ >= kFailuresInRow) stall(Trouble::kRead, read_reason_);
 }
 
@@ -287,6 +296,9 @@ void Copier::try_again() {
 
 std::optional<rt::Micros> Copier::next_look() const {
   if (retry_at_) return retry_at_;
+  if (flying_ == 0 && state_ != State::kPaused && !way_->map().empty()) {
+    return clock_.now() + kRetryTime;
+  }
   if (owes_) return checkpoint_at_ + kCheckpointTime;
   return std::nullopt;
 }
@@ -299,7 +311,7 @@ uint64_t Copier::host_requests() const {
 
 Copier::Progress Copier::progress() const {
   const rt::Micros now = clock_.now();
-  Progress progress{.total_bytes = std::max(total_bytes_, done_bytes_ + leg_.bits().set_bytes()),
+  Progress progress{.total_bytes = std::max(total_bytes_, done_bytes_ + way_->map().set_bytes()),
                     .done_bytes = done_bytes_,
                     .moved_bytes = moved_bytes_,
                     .skipped_bytes = done_bytes_ - moved_bytes_,

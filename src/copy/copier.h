@@ -1,13 +1,14 @@
-// Copier: one copy of all set bits of a TargetLeg, from its source to its target.
+// Copier: one copy of all set regions of one map, between a volume (the source) and the target of
+// one of its legs: forward what has bits, or back what is missing (copy/way.h).
 //
 // Owner: the mirror, which awaits run() to its end before it drops the Copier, gives the leg
 // another mode or begins a new session. Thread: the core of the source, all calls.
 //
-// It keeps kSteps steps (VolumeImpl::copy_step) in flight, each a run of bits nobody else of them
-// has, goes round and round the map until no bit is left, flushes the target, writes the cleared
-// words back and returns kDone: no bit is set and nothing is in flight at that moment, and nothing
-// suspends between it and the line behind the owner's co_await. The bits are the truth: a write of
-// a host while it runs sets none (target_leg.h), so it ends.
+// It keeps kSteps steps (copy_step() or restore_step() of the source) in flight, each a run of bits
+// nobody else of them has, goes round and round the map until no bit is left, flushes the side it
+// writes, writes the cleared words back and returns kDone: no bit is set and nothing is in flight
+// at that moment, and nothing suspends between it and the line behind the owner's co_await. The
+// bits are the truth: a write of a host while it runs sets none (target_leg.h), so it ends.
 //
 //   state     pause    resume     read or store error  cause gone   cancel, stop, left
 //   RUNNING   PAUSED   -          STALLED              never        run() returns
@@ -21,7 +22,10 @@
 // is copied, and those that fail alone are left for the last. STALLED, naming the first one: only
 // such regions are left, or kFailuresInRow steps failed one after another (the device is gone), or
 // the words could not be written. It tries again every second; the first success means RUNNING.
-// An error of the target ends the session: the leg leaves, run() returns kLeft.
+// An error of the target ends the session of a forward copy: the leg leaves, run() returns kLeft. A
+// copy back has no session: an error of either side counts as one of reading, and a flush of the
+// own backing that fails puts back what it lost and counts as one of the words. A forward copy that
+// is done but for regions that are missing at its leg waits until they are back.
 //
 // What a crash copies again. A region's bit leaves the disk at a checkpoint: target flushed, words
 // written. One begins when kCheckpointBytes were moved since the last one began, or
@@ -43,10 +47,12 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "copy/speed.h"
+#include "copy/way.h"
 #include "rt/task_group.h"
 #include "volume/volume_impl.h"
 
@@ -75,8 +81,10 @@ class Copier {
     bool is_paused = false;
   };
 
-  // `leg` is in kSendWhereClear and a debtor of `tracker`, the source's. `root`: the epoch of the
-  // source's root now; called on this core.
+  // What way_forward() or way_back() gave for `source` (copy/way.h); `tracker` is the source's.
+  Copier(volume::VolumeImpl& source, std::unique_ptr<Way> way, volume::Tracker& tracker,
+         Start start);
+  // Forward.
   Copier(volume::VolumeImpl& source, volume::TargetLeg& leg, volume::Tracker& tracker,
          std::function<Epoch()> root, Start start);
   Copier(const Copier&) = delete;
@@ -126,7 +134,7 @@ class Copier {
   void end_with(End end);
   // The workers go home.
   bool is_over() const { return end_.has_value() || winding_up_; }
-  bool is_copied() const { return flying_ == 0 && leg_.bits().empty(); }
+  bool is_copied() const { return flying_ == 0 && way_->map().empty(); }
   bool may_start() const;
   std::optional<Pick> pick();
   std::optional<ByteRange> pick_from(uint64_t from, uint64_t until) const;
@@ -144,9 +152,8 @@ class Copier {
   uint64_t host_requests() const;
 
   volume::VolumeImpl& source_;
-  volume::TargetLeg& leg_;
+  const std::unique_ptr<Way> way_;
   volume::Tracker& tracker_;
-  const std::function<Epoch()> root_;
   rt::Clock& clock_;
 
   State state_ = State::kRunning;

@@ -25,7 +25,7 @@ using volume::Tracker;
 using volume::VolumeImpl;
 
 inline constexpr uint64_t kExtent = 64 * kKiB;
-inline constexpr MapId kBits{1};
+inline constexpr MapId kBits{1}, kMissing{2};
 
 class TimedCore final : public rt::Core, rt::Clock, rt::Rng {
  public:
@@ -321,7 +321,9 @@ class Pair {
       : size(size_bytes), extent(extent_bytes) {
     world.source.inside([&] {
       tracker.add_map(kBits, volume::MapKind::kCopyAway, ChangeMap(size));
-      tracker.set_windows(kBits, nullptr, &leg.window());
+      tracker.add_map(kMissing, volume::MapKind::kMissing, ChangeMap(size));
+      tracker.set_windows(kBits, &source.own_window(), &leg.window());
+      tracker.set_windows(kMissing, &leg.window(), &source.own_window());
       tracker.add_debtor(leg);
       source.set_tracker(tracker);
       source.add_leg(leg);
@@ -343,6 +345,7 @@ class Pair {
   }
   // The bits are durable, what was counted so far does not count.
   void begin(Copier::Start start = {}) {
+    ASSERT_TRUE(world.finish(source.flush()));
     ASSERT_TRUE(world.finish(tracker.write_back(kBits)));
     p.reads = p.read_bytes = s.written_bytes = s.flushes = 0;
     world.source.inside([&] {
@@ -406,10 +409,15 @@ class Pair {
   VolumeImpl target{"s", VolumeNumber(2), size, world.target, s, Epoch(1)};
   int lefts = 0;
   std::optional<Copier> copier;
-  TargetLeg leg{tracker, kBits, target, [this](const Error&) {
+  TargetLeg leg{tracker,
+                kBits,
+                kMissing,
+                target,
+                [this](const Error&) {
                   ++lefts;
                   if (copier) copier->left();
-                }};
+                },
+                [] {}};
   std::shared_ptr<std::optional<Copier::End>> ended;
 };
 

@@ -52,9 +52,10 @@ struct Pair {
         tracker(here, store, kSize),
         source("p", VolumeNumber(1), kSize, here, backing, kBefore),
         target("s", VolumeNumber(2), kSize, there, target_backing, kBefore),
-        leg(tracker, MapId(1), target, [](const Error&) {}) {
+        leg(tracker, MapId(1), MapId(2), target, [](const Error&) {}, [] {}) {
     backing.slow = target_backing.slow = true;
     tracker.add_map(MapId(1), MapKind::kCopyAway, ChangeMap(kSize));
+    tracker.add_map(MapId(2), MapKind::kMissing, ChangeMap(kSize));
     tracker.set_windows(MapId(1), nullptr, &leg.window());
     tracker.add_debtor(leg);
   }

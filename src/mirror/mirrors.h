@@ -48,15 +48,15 @@ struct MirrorInfo {
   VolumeNumber source_number, target_number;
   uint64_t size_bytes = 0;
   Relation state = Relation::kSimplex;
-  std::string reason;      // why it is suspended
+  std::string reason = {};      // why it is suspended
   bool read_only = false;  // what a split gave to the hosts of the target
   bool consistent = true;  // the target is a point in time
   bool attached = true;    // the target answers
-  std::vector<std::string> groups;
+  std::vector<std::string> groups = {};
   uint64_t cut = 0;       // it was split at; 0: none
   bool in_cut = false;    // the hold marker of the table
   double progress = 100;  // per cent of the copy or restore; 100 when nothing is left
-  std::optional<uint32_t> job;
+  std::optional<uint32_t> job = {};
   std::string then;                   // what follows a restore: "split" or "sync"
   uint64_t changed_bytes_source = 0;  // P map: P differs, "pending data" of P
   uint64_t changed_bytes_target = 0;  // S map
@@ -87,14 +87,14 @@ struct SplitRequest {
 
 struct CutInfo {
   struct Member {
-    std::string mirror;  // empty: deleted since
-    std::string target;  // empty: deleted since
+    std::string mirror = {};  // empty: deleted since
+    std::string target = {};  // the same
     Relation state = Relation::kSimplex;
     VolumeNumber number;
+    bool is_kept = true;  // the target still holds this cut
   };
   uint64_t id = 0;
   uint64_t epoch = 0;
-  bool is_void = false;
   rt::Micros hold = 0;
   int64_t wall_us = 0;
   std::vector<Member> members;
@@ -102,7 +102,7 @@ struct CutInfo {
 
 // What a verb would do, for --plan and for the question before it.
 struct Plan {
-  std::vector<std::string> lines;  // each one sentence
+  std::vector<std::string> lines = {};  // each one sentence
   uint64_t bytes_overwritten = 0;  // of what
   std::string volume;
   bool destroys = false;  // needs --yes
@@ -113,6 +113,7 @@ class Mirrors {
   struct Parts {
     rt::World& world;
     ArrayId array;
+    std::string array_name;
     meta::Store& store;
     meta::Marks& marks;
     volume::Volumes& volumes;

@@ -15,11 +15,21 @@ namespace duplex::volume {
 
 // One kind, hole or mapped, so that a step over a hole can be long and moves nothing.
 ByteRange VolumeImpl::next_copy(const TargetLeg& leg, uint64_t from, uint64_t limit) const {
-  ByteRange run = leg.bits().next_run(from, std::min(limit, kHoleCopyBytes));
+  limit = std::min(limit, kHoleCopyBytes);
+  ByteRange run = leg.bits().next_run(from, limit);
+  while (!run.empty() && leg.is_missing(run)) {
+    const ByteRange missing = leg.missing().next_run(run.offset, kHoleCopyBytes);
+    if (missing.offset > run.offset) {
+      run.length = missing.offset - run.offset;
+    } else {
+      run = leg.bits().next_run(missing.end(), limit);
+    }
+  }
   if (run.empty()) return run;
   const pool::Backing::Run here = backing_.run_at(run.offset);
   run.length = std::min(run.length, here.end - run.offset);
-  if (here.mapped) run.length = std::min(run.length, kCopyBytes);
+  // What is missing at another leg is read there.
+  if (here.mapped || is_missing(run)) run.length = std::min(run.length, kCopyBytes);
   return run;
 }
 
@@ -38,11 +48,11 @@ rt::Task<Result<VolumeImpl::CopyStep>> VolumeImpl::copy_step(TargetLeg& leg, uin
   CopyStep step{.next = run.end(), .done_bytes = run.length};
   Tracker::Copy copy = tracker_->begin_copy(leg.bits_id(), run);
   bool sent = false;
-  if (backing_.is_hole(run)) {
+  if (backing_.is_hole(run) && !is_missing(run)) {
     sent = co_await leg.zero(leg.admit_copy(), root, run, pool::ZeroMode::kMayUnmap);
   } else {
     const rt::Buffer buffer = core_.buffers().get(run.length);
-    if (Result<void> read = co_await backing_.read(run.offset, buffer.span()); !read) {
+    if (Result<void> read = co_await read_blocks(run.offset, buffer.span()); !read) {
       co_return std::unexpected(std::move(read).error());
     }
     sent = co_await send_copy(leg, root, run.offset, buffer.span(), step.moved_bytes);

@@ -48,6 +48,23 @@ rt::Task<> VolumesImpl::leave(Member& left, std::string mirror) {
   if (member.mirrors_.empty()) member.entry_.member.reset();
 }
 
+rt::Task<bool> VolumesImpl::is_attached(VolumeNumber number) {
+  const auto found = entries_.find(number);
+  if (found == entries_.end() || found->second->volume == nullptr) co_return false;
+  Entry& entry = *found->second;
+  const Looking looking(entry);
+  co_await rt::hop(entry.core);
+  const std::vector<pool::ExtentRun> runs = entry.backing->extents();
+  co_await rt::hop(world_.control());
+  const auto is_absent = [&](const std::string& name) {
+    const Result<pool::DeviceInfo> device = pool_.device(name);
+    return !device || device->state == pool::DeviceState::kAbsent;
+  };
+  if (!entry.device.empty() && is_absent(entry.device)) co_return false;
+  co_return std::ranges::none_of(
+      runs, [&](const auto& run) { return !run.device.empty() && is_absent(run.device); });
+}
+
 rt::Task<> VolumesImpl::Joined::open_tracker(meta::Marks& marks) {
   rt::Core& core = entry_.core;
   co_await rt::hop(core);

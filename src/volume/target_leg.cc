@@ -1,6 +1,7 @@
 #include "volume/target_leg.h"
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "volume/volume_impl.h"
@@ -21,9 +22,14 @@ class TargetLeg::Sending {
   TargetLeg& leg_;
 };
 
-TargetLeg::TargetLeg(Tracker& tracker, MapId bits, VolumeImpl& target,
-                     std::function<void(Error)> left)
-    : tracker_(tracker), bits_(bits), target_(target), left_(std::move(left)) {}
+TargetLeg::TargetLeg(Tracker& tracker, MapId bits, MapId missing, VolumeImpl& target,
+                     std::function<void(Error)> left, std::function<void()> became_missing)
+    : tracker_(tracker),
+      bits_(bits),
+      missing_(missing),
+      target_(target),
+      left_(std::move(left)),
+      became_missing_(std::move(became_missing)) {}
 
 void TargetLeg::set_mode(Mode mode) {
   ASSERT(mode == Mode::kMark || mode_ != Mode::kMark || in_flight_ == 0);
@@ -38,6 +44,8 @@ void TargetLeg::arm(Epoch cut) {
 
 TargetLeg::Plan TargetLeg::admit(Epoch epoch, ByteRange range) {
   Plan plan{.stamp = window_.stamp()};
+  if (!returned_.empty()) [[unlikely]]
+    forget_returned(range);
   switch (mode_) {
     case Mode::kSend:
       plan.sends = epoch < cut_;
@@ -79,26 +87,30 @@ rt::Task<bool> TargetLeg::write(Plan plan, Epoch epoch, uint64_t offset,
   const Sending sending(*this);
   const ByteRange whole{offset, from.size()};
   Result<void> result;
+  uint64_t sent = 0;
   for (uint64_t at = offset; result;) {
     const ByteRange part = next_part(plan, {at, whole.end() - at});
     if (part.empty()) break;
+    sent += part.length;
     result = co_await target_.forward_write(epoch, part.offset,
                                             from.subspan(part.offset - offset, part.length));
     at = part.end();
   }
-  co_return ended(plan, whole, std::move(result));
+  co_return ended(plan, whole, std::move(result)) && sent == whole.length;
 }
 
 rt::Task<bool> TargetLeg::zero(Plan plan, Epoch epoch, ByteRange range, pool::ZeroMode mode) {
   const Sending sending(*this);
   Result<void> result;
+  uint64_t sent = 0;
   for (uint64_t at = range.offset; result;) {
     const ByteRange part = next_part(plan, {at, range.end() - at});
     if (part.empty()) break;
+    sent += part.length;
     result = co_await target_.forward_zero(epoch, part, mode);
     at = part.end();
   }
-  co_return ended(plan, range, std::move(result));
+  co_return ended(plan, range, std::move(result)) && sent == range.length;
 }
 
 // The window takes a part that was not sent as well: its bit is set, and that is more than the
@@ -144,6 +156,56 @@ void TargetLeg::lose_window() {
 
 rt::Task<> TargetLeg::drained() {
   while (in_flight_ > 0) co_await landed_.wait();
+  const rt::Mutex::Held turn = co_await draining_.lock();
+  co_await readers_.drain();
+}
+
+bool TargetLeg::holds(ByteRange range) const {
+  return mode_ != Mode::kMark && tracker_.has_map(missing_) && !bits().any(range) &&
+         !is_copying(range);
+}
+
+bool TargetLeg::holds_lost(ByteRange region) const {
+  return holds(region) || (tracker_.has_map(missing_) && returned_.any(region));
+}
+
+void TargetLeg::set_missing(HotExtent stretch, uint64_t regions) {
+  const bool was_any = is_missing_any();
+  tracker_.or_word(missing_, stretch, regions);
+  if (!was_any && is_missing_any()) became_missing_();
+}
+
+// A target in kMark may still lose what it has not flushed: such a bit stays.
+void TargetLeg::returned(ByteRange run) {
+  tracker_.begin_copy(missing_, run).done();
+  returned_.resize(missing().volume_bytes());
+  returned_.set(run);
+  each_word(run, [&](HotExtent stretch, uint64_t regions) {
+    regions &= bits().word(stretch);
+    if (mode_ == Mode::kMark) regions &= ~window_.word(stretch);
+    for (; regions != 0; regions &= regions - 1) {
+      const uint64_t offset = stretch.value() * kHotBytes +
+                              static_cast<uint64_t>(std::countr_zero(regions)) * kRegionBytes;
+      const uint64_t length = std::min(kRegionBytes, run.end() - offset);
+      tracker_.begin_copy(bits_, {offset, length}).done();
+    }
+  });
+}
+
+// A write passes: from now on the own backing has more than what came back.
+void TargetLeg::forget_returned(ByteRange range) {
+  const ByteRange wide = range.widened(kRegionBytes);
+  returned_.clear({wide.offset, std::min(wide.end(), returned_.volume_bytes()) - wide.offset});
+}
+
+rt::Task<Result<void>> TargetLeg::read(uint64_t offset, std::span<std::byte> into) {
+  const Readers::Inside inside(readers_);
+  co_return co_await target_.forward_read(offset, into);
+}
+
+rt::Task<Result<std::vector<StatusRun>>> TargetLeg::status(ByteRange range, size_t limit) {
+  const Readers::Inside inside(readers_);
+  co_return co_await target_.forward_status(range, limit);
 }
 
 }  // namespace duplex::volume

@@ -18,21 +18,36 @@
 // somebody else, begins only when drained() has returned: a write of the old session can then no
 // longer land (trace F25).
 //
+// Missing regions: those that only this target has, because the source's own backing failed to
+// store them or lost them, or because a restore begins (traces F4, F23, F24). They are the second
+// map, of kind kMissing; while a region is in it everybody who reads the source reads the target.
+// They stay when the leg leaves. A region is missing at one leg of its source at most.
+//
+//   missing  bit  the region                                      reads of the source
+//   0        0    equal                                           own backing
+//   0        1    the source may be newer                         own backing
+//   1        0    only the target has it                          target
+//   1        1    in doubt; the target is still the only copy     target
+//
 // Invariants: 1. a region written since the target's last good flush is in the window, on its way,
-// or has a bit; 2. in kSend, with nothing on its way, source and target are equal where no bit is.
+// or has a bit; 2. in kSend, with nothing on its way, source and target are equal where neither a
+// bit is nor a region missing; 3. a forward copy leaves missing regions alone.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <limits>
 #include <span>
+#include <vector>
 
 #include "base/error.h"
 #include "base/units.h"
 #include "pool/backing.h"
 #include "rt/task.h"
 #include "rt/wait.h"
+#include "volume/readers.h"
 #include "volume/tracker.h"
+#include "volume/volume.h"
 #include "volume/window.h"
 
 namespace duplex::volume {
@@ -44,9 +59,12 @@ class TargetLeg final : public Debtor {
   enum class Mode : uint8_t { kMark, kSend, kSendWhereClear };
   static constexpr Epoch kNoCut{std::numeric_limits<Epoch::rep>::max()};
 
-  // `bits` is a map of `tracker`, the source's. `left` is called on this core when the leg leaves,
-  // once a session. Begins in kMark.
-  TargetLeg(Tracker& tracker, MapId bits, VolumeImpl& target, std::function<void(Error)> left);
+  // `bits` (kCopyAway) and `missing` (kMissing) are maps of `tracker`, the source's. On this core:
+  // `left` is called when the leg leaves, once a session; `became_missing` when the map of missing
+  // regions was empty and a write or flush of the source has put something there, not when its
+  // owner does. Neither may suspend or end the leg. Begins in kMark.
+  TargetLeg(Tracker& tracker, MapId bits, MapId missing, VolumeImpl& target,
+            std::function<void(Error)> left, std::function<void()> became_missing);
   TargetLeg(const TargetLeg&) = delete;
   TargetLeg& operator=(const TargetLeg&) = delete;
 
@@ -68,7 +86,7 @@ class TargetLeg final : public Debtor {
   Plan admit(Epoch epoch, ByteRange range);
   // For a copier, which has called Tracker::begin_copy(); kSendWhereClear.
   Plan admit_copy() const;
-  // After a plan that sends. False: the target may not have it; the regions have bits by then.
+  // After a plan that sends. False: the target may not have all of it; what it may lack has bits.
   rt::Task<bool> write(Plan plan, Epoch epoch, uint64_t offset, std::span<const std::byte> from);
   rt::Task<bool> zero(Plan plan, Epoch epoch, ByteRange range, pool::ZeroMode mode);
 
@@ -76,11 +94,42 @@ class TargetLeg final : public Debtor {
   void refused_by_source(ByteRange range, const Error& why);
   // Ends the session, for an error or a verb.
   void leave(const Error& why);
-  // Returns when nothing sent is on its way.
+  // Returns when nothing sent is on its way, and every read of the target through this leg that
+  // began before has ended. In kMark, with nothing missing, nothing new begins.
   rt::Task<> drained();
 
   const ChangeMap& bits() const { return tracker_.map(bits_); }
   MapId bits_id() const { return bits_; }
+
+  // Missing regions. None, once the owner has given the map up.
+  MapId missing_id() const { return missing_; }
+  const ChangeMap& missing() const { return tracker_.map(missing_); }
+  bool is_missing_any() const { return tracker_.has_map(missing_) && !missing().empty(); }
+  bool is_missing(ByteRange range) const {
+    return tracker_.has_map(missing_) && missing().any(range);
+  }
+  // Does the target have what hosts read in all regions of `range`, none of which is missing?
+  bool holds(ByteRange range) const;
+  // The same after a loss of the own backing: or did its content come from here, unflushed?
+  bool holds_lost(ByteRange region) const;
+  void set_missing(HotExtent stretch, uint64_t regions);
+  // Bits, for what was lost everywhere.
+  void set_bits(HotExtent stretch, uint64_t regions) { tracker_.or_word(bits_, stretch, regions); }
+  // Is a copy of it to the target under way?
+  bool is_copying(ByteRange range) const { return tracker_.is_copying(bits_, range); }
+  // The own backing has `run` again: whole regions, all missing here, under their range lock, and
+  // in the own backing's window. Their marks stay on disk until the own backing has flushed. A bit
+  // beside one goes with it.
+  void returned(ByteRange run);
+
+  // Of the source's legs, which one.
+  size_t slot() const { return slot_; }
+  void set_slot(size_t slot) { slot_ = slot; }
+  // drained() waits for what exists of these.
+  Readers::Inside stay() { return Readers::Inside(readers_); }
+  // The target's own read path, for missing regions. Whole blocks, aligned memory.
+  rt::Task<Result<void>> read(uint64_t offset, std::span<std::byte> into);
+  rt::Task<Result<std::vector<StatusRun>>> status(ByteRange range, size_t limit);
 
   // Debtor, for the tracker; a host's FLUSH goes through Tracker::flush().
   Window& window() override { return window_; }
@@ -92,15 +141,23 @@ class TargetLeg final : public Debtor {
   void lose_window();
   ByteRange next_part(Plan plan, ByteRange rest) const;
   bool ended(Plan plan, ByteRange range, Result<void> result);
+  void forget_returned(ByteRange range);
 
   Tracker& tracker_;
   const MapId bits_;
+  const MapId missing_;
   VolumeImpl& target_;
   const std::function<void(Error)> left_;
+  const std::function<void()> became_missing_;
   Mode mode_ = Mode::kMark;
   Epoch cut_ = kNoCut;
+  size_t slot_ = 0;
   uint32_t in_flight_ = 0;
   rt::Event landed_;  // pulsed when in_flight_ becomes 0
+  Readers readers_;
+  rt::Mutex draining_;
+  // Came from the target, and no write has passed there since.
+  ChangeMap returned_;
   Window window_;
 };
 

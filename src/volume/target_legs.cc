@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "volume/ack_rule.h"
+#include "volume/tracker_use.h"
 #include "volume/volume_impl.h"
 
 namespace duplex::volume {
@@ -21,69 +22,108 @@ struct VolumeImpl::LegJoin {
 
   uint32_t running = 0;
   rt::Event done;
+  // By slot.
+  uint64_t took = 0;
+  uint64_t flushing = 0;
+  uint64_t failed = 0;
 };
+static_assert(VolumeImpl::kMaxLegs <= 64);
 
 rt::Task<> VolumeImpl::write_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch,
                                     uint64_t offset, std::span<const std::byte> from,
                                     LegJoin& join) {
-  co_await leg.write(plan, epoch, offset, from);
+  if (co_await leg.write(plan, epoch, offset, from)) join.took |= uint64_t{1} << leg.slot();
   join.ended();
 }
 
 rt::Task<> VolumeImpl::zero_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch,
                                    ByteRange range, pool::ZeroMode mode, LegJoin& join) {
-  co_await leg.zero(plan, epoch, range, mode);
+  if (co_await leg.zero(plan, epoch, range, mode)) join.took |= uint64_t{1} << leg.slot();
   join.ended();
 }
 
 rt::Task<> VolumeImpl::flush_target(TargetLeg& leg, LegJoin& join) {
-  co_await tracker_->flush(leg);
+  const TrackerUse tracker(*this);
+  // One that owes nothing is asked all the same: only it has what is missing here.
+  const Result<void> flushed =
+      tracker->has_debtor(leg) ? co_await tracker->flush(leg) : co_await leg.flush();
+  if (!flushed) join.failed |= uint64_t{1} << leg.slot();
   join.ended();
+}
+
+void VolumeImpl::start_flush(TargetLeg& leg, LegJoin& join) {
+  join.flushing |= uint64_t{1} << leg.slot();
+  join.done.reset();
+  ++join.running;
+  tasks_.spawn(flush_target(leg, join));
 }
 
 rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
                                              std::span<const std::byte> from) {
   const ByteRange range{offset, from.size()};
   LegJoin join;
+  for (const MapId map : recorded_) tracker_->set(map, range);
   for (TargetLeg* leg : legs_) {
     const TargetLeg::Plan plan = leg->admit(epoch, range);
     if (!plan.sends) continue;
     ++join.running;
     tasks_.spawn(write_target(*leg, plan, epoch, offset, from, join));
   }
+  const Window::Stamp stamp = own_debtor_.owed.stamp();
   Result<void> own = co_await own_.write(epoch, offset, from);
+  if (!own_debtor_.owed.add(range, stamp) && own) own = fail(Code::kFlushLost);
   co_await join.all();
-  if (!own) refused_by_own(range, own.error());
-  co_return acknowledge({.own = std::move(own)});
+  if (own && !is_missing(range)) [[likely]]
+    co_return acknowledge({.own = std::move(own)});
+  co_return co_await conclude(range, std::move(own), join.took);
 }
 
 rt::Task<Result<void>> VolumeImpl::zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode) {
+  // A promise for one backing; refused here it would have changed the others.
+  if (mode == pool::ZeroMode::kFast && !legs_.empty()) co_return fail(Code::kNotSupported);
   LegJoin join;
-  // Fast is a promise about this volume's own backing; a target does what it can.
-  const auto target_mode = mode == pool::ZeroMode::kFast ? pool::ZeroMode::kMayUnmap : mode;
+  for (const MapId map : recorded_) tracker_->set(map, range);
   for (TargetLeg* leg : legs_) {
     const TargetLeg::Plan plan = leg->admit(epoch, range);
     if (!plan.sends) continue;
     ++join.running;
-    tasks_.spawn(zero_target(*leg, plan, epoch, range, target_mode, join));
+    tasks_.spawn(zero_target(*leg, plan, epoch, range, mode, join));
   }
+  const Window::Stamp stamp = own_debtor_.owed.stamp();
   Result<void> own = co_await own_.zero(epoch, range, mode);
+  if (!own_debtor_.owed.add(range, stamp) && own) own = fail(Code::kFlushLost);
   co_await join.all();
-  if (!own) refused_by_own(range, own.error());
-  co_return acknowledge({.own = std::move(own)});
+  if (own && !is_missing(range)) [[likely]]
+    co_return acknowledge({.own = std::move(own)});
+  co_return co_await conclude(range, std::move(own), join.took);
 }
 
 // A target that is being copied owes nothing yet: what it lacks has bits, and the copy flushes it
-// before it counts as equal.
+// before it counts as equal. Unless it has regions that are missing here: they are as durable as it
+// makes them (trace F24), and their marks are on disk, or off it, before the answer (F27).
 rt::Task<Result<void>> VolumeImpl::flush_all() {
+  const TrackerUse tracker(*this);
   LegJoin join;
   for (TargetLeg* leg : legs_) {
-    if (leg->mode() != TargetLeg::Mode::kSend) continue;
-    ++join.running;
-    tasks_.spawn(flush_target(*leg, join));
+    if (leg->mode() == TargetLeg::Mode::kSend || leg->is_missing_any()) start_flush(*leg, join);
   }
-  Result<void> own = co_await own_.flush();
+  Result<void> own = co_await flush_own();
   co_await join.all();
+  // What has just been lost may be the first that a leg has alone.
+  const auto is_owed = [&](const TargetLeg* leg) {
+    return leg->is_missing_any() && (join.flushing >> leg->slot() & 1) == 0;
+  };
+  for (;;) {
+    const auto leg = std::ranges::find_if(legs_, is_owed);
+    if (leg == legs_.end()) break;
+    start_flush(**leg, join);
+    co_await join.all();
+  }
+  for (const TargetLeg* leg : legs_) {
+    const bool has_failed = (join.failed >> leg->slot() & 1) != 0;
+    if (own && leg->is_missing_any() && has_failed) own = fail(Code::kFlushLost);
+  }
+  if (own) own = co_await write_missing_back();
   co_return acknowledge({.own = std::move(own)});
 }
 
@@ -99,8 +139,19 @@ rt::Task<Result<void>> VolumeImpl::forward_write(Epoch root, uint64_t offset,
   co_await rt::hop(core_);
   Result<void> done;
   {
-    const RangeLock::Held lock = co_await locks_.lock({offset, from.size()});
-    done = co_await write_blocks(offset, from, Holes::kAllowed, root);
+    const ByteRange range{offset, from.size()};
+    RangeLock::Held lock = co_await locks_.lock(range);
+    std::optional<RangeLock::Held> wide;
+    if (is_missing(range)) [[unlikely]] {
+      lock.release();
+      auto back = co_await lock_and_bring_back(range);
+      if (back) {
+        wide.emplace(*std::move(back));
+      } else {
+        done = std::unexpected(std::move(back).error());
+      }
+    }
+    if (done) done = co_await write_blocks(offset, from, Holes::kAllowed, root);
   }
   co_await rt::hop(home);
   co_return done;
@@ -111,8 +162,18 @@ rt::Task<Result<void>> VolumeImpl::forward_zero(Epoch root, ByteRange range, poo
   co_await rt::hop(core_);
   Result<void> done;
   {
-    const RangeLock::Held lock = co_await locks_.lock(range);
-    done = co_await zero_blocks(range, mode, root);
+    RangeLock::Held lock = co_await locks_.lock(range);
+    std::optional<RangeLock::Held> wide;
+    if (is_missing(range)) [[unlikely]] {
+      lock.release();
+      auto back = co_await lock_and_bring_back(range);
+      if (back) {
+        wide.emplace(*std::move(back));
+      } else {
+        done = std::unexpected(std::move(back).error());
+      }
+    }
+    if (done) done = co_await zero_blocks(range, mode, root);
   }
   co_await rt::hop(home);
   co_return done;
@@ -121,9 +182,25 @@ rt::Task<Result<void>> VolumeImpl::forward_zero(Epoch root, ByteRange range, poo
 rt::Task<Result<void>> VolumeImpl::forward_flush() {
   rt::Executor& home = rt::Executor::current();
   co_await rt::hop(core_);
-  Result<void> done = co_await flush_legs();
+  Result<void> done = co_await flush_and_tell();
   co_await rt::hop(home);
   co_return done;
+}
+
+rt::Task<Result<void>> VolumeImpl::forward_read(uint64_t offset, std::span<std::byte> into) {
+  rt::Executor& home = rt::Executor::current();
+  co_await rt::hop(core_);
+  Result<void> done = co_await read_blocks(offset, into);
+  co_await rt::hop(home);
+  co_return done;
+}
+
+rt::Task<Result<std::vector<StatusRun>>> VolumeImpl::forward_status(ByteRange range, size_t limit) {
+  rt::Executor& home = rt::Executor::current();
+  co_await rt::hop(core_);
+  auto runs = co_await status(range, limit);
+  co_await rt::hop(home);
+  co_return runs;
 }
 
 }  // namespace duplex::volume

@@ -17,7 +17,7 @@ using testing::TestWorld;
 
 constexpr uint64_t kExtent = 64 * kKiB;
 constexpr uint64_t kSize = 64 * kExtent;
-constexpr MapId kBits{1};
+constexpr MapId kBits{1}, kMissing{2};
 
 // Everything is durable at once.
 class NoStore final : public MarkStore {
@@ -38,7 +38,9 @@ class TargetLegsTest : public ::testing::Test {
   TargetLegsTest() {
     core().inside([&] {
       tracker.add_map(kBits, MapKind::kCopyAway, ChangeMap(kSize));
-      tracker.set_windows(kBits, nullptr, &leg.window());
+      tracker.add_map(kMissing, MapKind::kMissing, ChangeMap(kSize));
+      tracker.set_windows(kBits, &volume.own_window(), &leg.window());
+      tracker.set_windows(kMissing, &leg.window(), &volume.own_window());
       tracker.add_debtor(leg);
       volume.set_tracker(tracker);
       volume.add_leg(leg);
@@ -89,8 +91,12 @@ class TargetLegsTest : public ::testing::Test {
   Tracker tracker{world.reactor(0), store, kSize};
   VolumeImpl volume{"p", VolumeNumber(1), kSize, world.reactor(0), backing, Epoch(1)};
   VolumeImpl target{"s", VolumeNumber(2), kSize, world.reactor(1), target_backing, Epoch(1)};
-  TargetLeg leg{tracker, kBits, target,
-                [this](const Error& why) { lefts.emplace_back(why.message()); }};
+  TargetLeg leg{tracker,
+                kBits,
+                kMissing,
+                target,
+                [this](const Error& why) { lefts.emplace_back(why.message()); },
+                [] {}};
   std::vector<rt::Buffer> buffers;
 };
 
@@ -189,13 +195,15 @@ TEST_F(TargetLegsTest, ATargetThatFailsAFlushLeavesWithItsWindowAndTheFlushSucce
   EXPECT_TRUE(has_bit(kExtent));
 }
 
-// Trace F31. Mutation: refused_by_own() does nothing.
+// Trace F31. The target has one of two regions. Mutation: refused_by_own() does nothing.
 TEST_F(TargetLegsTest, AWriteTheSourceRefusesEndsTheEqualityThatTheTargetTook) {
-  mode(Mode::kSend);
+  ASSERT_TRUE(finish(volume.zero({0, 2 * kExtent}, {.no_hole = true})));
+  mode(Mode::kSendWhereClear);
+  ASSERT_TRUE(finish(copy_all()));
+  core().inside([&] { tracker.set(kBits, {kExtent, kExtent}); });
   backing.fail_write = Code::kMediumWrite;
-  ASSERT_TRUE(finish(volume.zero({0, kExtent}, {.no_hole = true})));
-  EXPECT_EQ(write(0, 4096, 1).error().code(), Code::kMediumWrite);
-  EXPECT_EQ(there(0), 1);
+  EXPECT_EQ(write(kExtent - 4096, 8192, 1).error().code(), Code::kMediumWrite);
+  EXPECT_EQ(there(kExtent - 1), 1);
   EXPECT_EQ(leg.mode(), Mode::kMark);
   EXPECT_TRUE(has_bit(0));
 }

@@ -55,11 +55,41 @@ void Tracker::add_map(MapId id, MapKind kind, ChangeMap durable) {
                                             .pending = ChangeMap(pending_bytes(volume_bytes_)),
                                             .copying = {},
                                             .flights = {}}));
+  changed(*maps_.back());
 }
 
 void Tracker::remove_map(MapId id) {
   ASSERT(at(id).copying.empty());
   std::erase_if(maps_, [&](const auto& map) { return map->id == id; });
+  is_anything_missing_ =
+      std::ranges::any_of(maps_, [](const auto& map) { return is_missing(*map); });
+}
+
+void Tracker::changed(const Map& map) {
+  if (map.kind != MapKind::kMissing) return;
+  is_anything_missing_ =
+      std::ranges::any_of(maps_, [](const auto& map) { return is_missing(*map); });
+}
+
+bool Tracker::is_copying(MapId id, ByteRange range) const {
+  return std::ranges::any_of(at(id).copying, [&](ByteRange copy) { return copy.overlaps(range); });
+}
+
+void Tracker::replace(MapId id, ChangeMap next) {
+  Map& map = at(id);
+  ASSERT(map.copying.empty());
+  next.resize(volume_bytes_);
+  const auto is_pending_now = [&](const ChangeMap& words) {
+    for (auto word = words.next_word(HotExtent(0)); word;
+         word = words.next_word(HotExtent(word->stretch.value() + 1))) {
+      map.pending.set(pending_place(word->stretch));
+    }
+  };
+  is_pending_now(map.map);
+  is_pending_now(map.cleared);
+  is_pending_now(next);
+  map.map = std::move(next);
+  map.cleared.clear_all();
 }
 
 void Tracker::set_windows(MapId id, const Window* from, const Window* to) {
@@ -72,13 +102,16 @@ void Tracker::set(MapId id, ByteRange range) {
   if (map.map.all(range)) return;  // as most writes of a suspended mirror
   map.map.set(range);
   each_word(range, [&](HotExtent stretch, uint64_t) { map.pending.set(pending_place(stretch)); });
+  changed(map);
 }
 
 void Tracker::or_word(MapId id, HotExtent stretch, uint64_t regions) {
   Map& map = at(id);
   const uint64_t before = map.map.word(stretch);
   map.map.or_word(stretch, regions);
-  if (map.map.word(stretch) != before) map.pending.set(pending_place(stretch));
+  if (map.map.word(stretch) == before) return;
+  map.pending.set(pending_place(stretch));
+  changed(map);
 }
 
 void Tracker::resize(uint64_t volume_bytes) {
@@ -115,6 +148,7 @@ Tracker::Copy Tracker::begin_copy(MapId id, ByteRange range) {
   map.cleared.set(range);
   each_word(range, [&](HotExtent stretch, uint64_t) { map.pending.set(pending_place(stretch)); });
   map.copying.push_back(range);
+  changed(map);
   return Copy(*this, id, range);
 }
 
@@ -135,6 +169,10 @@ void Tracker::add_debtor(Debtor& debtor) {
 rt::Task<> Tracker::remove_debtor(Debtor& debtor) {
   while (find(debtor)->flushing > 0) co_await flush_ended_.wait();
   std::erase_if(debts_, [&](const Debt& debt) { return debt.debtor == &debtor; });
+}
+
+bool Tracker::has_debtor(const Debtor& debtor) const {
+  return std::ranges::find(debts_, &debtor, &Debt::debtor) != debts_.end();
 }
 
 Tracker::Debt* Tracker::find(const Debtor& debtor) {
@@ -175,6 +213,7 @@ rt::Task<Result<void>> Tracker::cool(HotExtent extent) {
   while (Debtor* debtor = first_that_owes(extent, failed)) {
     if (!co_await flush(*debtor)) failed.push_back(debtor);
   }
+  co_await record_turn();
   const uint64_t number = ++last_flight_;
   std::vector<format::MapWord> words;
   for (auto& map : maps_) {
@@ -240,6 +279,7 @@ rt::Task<Result<void>> Tracker::write_back(MapId id, std::span<const HotExtent> 
     const std::span<const HotExtent> some =
         stretches.first(std::min(stretches.size(), kWordsPerRecord));
     stretches = stretches.subspan(some.size());
+    co_await record_turn();
     Map* map = find(id);
     if (map == nullptr) co_return Result<void>();  // its mirror has ended meanwhile
     std::vector<ChangeMap::Word> words;
@@ -253,6 +293,7 @@ rt::Task<Result<void>> Tracker::write_back(MapId id, std::span<const HotExtent> 
 
 rt::Task<Result<void>> Tracker::write_back(MapId id) {
   for (uint64_t from = 0;;) {
+    co_await record_turn();
     Map* map = find(id);
     if (map == nullptr) co_return Result<void>();  // its mirror has ended meanwhile
     std::vector<ChangeMap::Word> words;
@@ -281,8 +322,14 @@ rt::Task<Result<void>> Tracker::write_words(MapId id, std::vector<ChangeMap::Wor
   co_return written;
 }
 
+// Nothing suspends between this and the call of the store.
+rt::Task<> Tracker::record_turn() {
+  while (wholes_ > 0) co_await wholes_ended_.wait();
+}
+
 Tracker::Whole Tracker::whole(MapId id) {
   Map& map = at(id);
+  ++wholes_;
   Whole whole{.map = id, .flight = ++last_flight_, .words = {}};
   for (HotExtent from(0);;) {
     const auto set = map.map.next_word(from);
@@ -301,6 +348,7 @@ Tracker::Whole Tracker::whole(MapId id) {
 }
 
 void Tracker::ended(const Whole& whole, bool is_durable) {
+  if (--wholes_ == 0) wholes_ended_.pulse();
   Map* map = find(whole.map);
   if (map == nullptr) return;
   auto word = whole.words.begin();

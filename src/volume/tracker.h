@@ -95,6 +95,10 @@ class Tracker final : private MarkSink {
   void set_windows(MapId id, const Window* from, const Window* to);
   bool has_map(MapId id) const { return find(id) != nullptr; }
   const ChangeMap& map(MapId id) const { return at(id).map; }
+  // Is any region set in a kMissing map? One look, for every read and write.
+  bool is_anything_missing() const { return is_anything_missing_; }
+  // Is a copy of any of it under way?
+  bool is_copying(MapId id, ByteRange range) const;
   void set(MapId id, ByteRange range);
   void or_word(MapId id, HotExtent stretch, uint64_t regions);
   void resize(uint64_t volume_bytes);
@@ -134,6 +138,7 @@ class Tracker final : private MarkSink {
   // Waits for the flushes of this tracker that are in it; what it owed then is the caller's to
   // put into maps.
   rt::Task<> remove_debtor(Debtor& debtor);
+  bool has_debtor(const Debtor& debtor) const;
   // The only way to flush a leg: its window goes by the outcome, which is returned.
   rt::Task<Result<void>> flush(Debtor& debtor);
 
@@ -146,7 +151,8 @@ class Tracker final : private MarkSink {
   rt::Task<Result<void>> write_back(MapId id);
 
   // A whole map for a transaction that holds more than words. ended() belongs to it, with what
-  // became of the transaction; the words are asked for in the order of whole() calls.
+  // became of the transaction. No record of this tracker is asked for in between, whatever else the
+  // caller has to look at first: it would be older on disk than the transaction, and newer here.
   struct Whole {
     MapId map;
     uint64_t flight = 0;
@@ -154,6 +160,9 @@ class Tracker final : private MarkSink {
   };
   Whole whole(MapId id);
   void ended(const Whole& whole, bool is_durable);
+
+  // The map is this from now on; what differs is pending. No copy of its regions is under way.
+  void replace(MapId id, ChangeMap next);
 
  private:
   // A record under way, and the stretches it may hold. One that has ended stays behind those
@@ -194,19 +203,28 @@ class Tracker final : private MarkSink {
   Debtor* first_that_owes(HotExtent extent, std::span<Debtor* const> but) const;
   uint64_t word_for_disk(Map& map, HotExtent stretch);
   void end_copy(MapId id, ByteRange range, bool is_done);
+  // After each change of the map's regions.
+  void changed(const Map& map);
+  static bool is_missing(const Map& map) {
+    return map.kind == MapKind::kMissing && !map.map.empty();
+  }
 
   static void begin_flight(Map& map, uint64_t number, HotExtent first, HotExtent last);
   void settle(Map& map, uint64_t number, HotExtent stretch, uint64_t on_disk);
   static void end_flight(Map& map, uint64_t number);
+  rt::Task<> record_turn();
   rt::Task<Result<void>> write_words(MapId id, std::vector<ChangeMap::Word> words);
 
   rt::Executor& home_;
   MarkStore& store_;
   uint64_t volume_bytes_;
   std::vector<std::unique_ptr<Map>> maps_;
+  bool is_anything_missing_ = false;
   std::vector<Debt> debts_;
   rt::Event flush_ended_;
   uint64_t last_flight_ = 0;
+  uint32_t wholes_ = 0;  // between whole() and ended()
+  rt::Event wholes_ended_;
   HotSet hot_;
 };
 

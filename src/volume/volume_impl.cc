@@ -35,7 +35,12 @@ rt::Task<Result<void>> VolumeImpl::read(uint64_t offset, std::span<std::byte> in
     const std::span<std::byte> part = into.first(piece.length);
     Result<void> done;
     if (piece.direct) {
-      done = co_await backing_.read(offset, part);
+      const ByteRange range{offset, part.size()};
+      if (!is_missing(range)) [[likely]]
+        done = co_await backing_.read(offset, part);
+      // Or lost meanwhile.
+      if (is_missing(range)) [[unlikely]]
+        done = co_await read_blocks(offset, part);
     } else {
       done = co_await read_bounced(offset, part);
     }
@@ -50,26 +55,40 @@ rt::Task<Result<void>> VolumeImpl::read_bounced(uint64_t offset, std::span<std::
   const ByteRange part{offset, into.size()};
   const ByteRange blocks = part.widened(kBlockBytes);
   const rt::Buffer bounce = core_.buffers().get(blocks.length);
-  CO_TRY(co_await backing_.read(blocks.offset, bounce.span()));
+  CO_TRY(co_await read_blocks(blocks.offset, bounce.span()));
   std::memcpy(into.data(), bounce.data() + (part.offset - blocks.offset), into.size());
   co_return Result<void>();
 }
 
 rt::Task<Result<std::vector<StatusRun>>> VolumeImpl::status(ByteRange range, size_t limit) {
   if (!is_inside(range)) co_return fail(Code::kSize);
+  const Readers::Inside inside(readers_);
   std::vector<StatusRun> runs;
-  for (uint64_t at = range.offset; at < range.end();) {
-    const pool::Backing::Run run = backing_.run_at(at);
-    const uint64_t end = std::min(run.end, range.end());
-    const bool hole = !run.mapped;
-    if (!runs.empty() && runs.back().hole == hole) {
-      runs.back().length += end - at;
-    } else if (runs.size() == limit) {
-      break;
-    } else {
-      runs.push_back({.length = end - at, .hole = hole, .zero = hole});
+  // False: it was one too many.
+  const auto append = [&](StatusRun run) {
+    if (!runs.empty() && runs.back().hole == run.hole && runs.back().zero == run.zero) {
+      runs.back().length += run.length;
+      return true;
     }
-    at = end;
+    if (runs.size() == limit) return false;
+    runs.push_back(run);
+    return true;
+  };
+  for (uint64_t at = range.offset; at < range.end();) {
+    const Route from = route({at, range.end() - at});
+    StatusRun next;
+    if (from.leg == nullptr) {
+      const pool::Backing::Run run = backing_.run_at(at);
+      next = {
+          .length = std::min(run.end - at, from.length), .hole = !run.mapped, .zero = !run.mapped};
+    } else {
+      const auto there = co_await from.leg->status({at, from.length}, 1);
+      if (!there) co_return std::unexpected(there.error());
+      ASSERT(!there->empty());
+      next = there->front();
+    }
+    if (!append(next)) break;
+    at += next.length;
   }
   co_return runs;
 }
@@ -85,6 +104,20 @@ VolumeStats VolumeImpl::stats() const {
           .read_bytes = get(counters_.read_bytes),
           .written_bytes = get(counters_.written_bytes),
           .errors = get(counters_.errors)};
+}
+
+ChangeMap VolumeImpl::mapped() const {
+  ChangeMap map(size_bytes());
+  for (uint64_t at = 0; at < size_bytes();) {
+    const pool::Backing::Run run = backing_.run_at(at);
+    const uint64_t end = std::min(run.end, size_bytes());
+    if (run.mapped) map.set({at, end - at});
+    at = end;
+  }
+  for (const TargetLeg* leg : legs_) {
+    if (leg->is_missing_any()) map.unite(leg->missing());
+  }
+  return map;
 }
 
 void VolumeImpl::grow(uint64_t size_bytes) {

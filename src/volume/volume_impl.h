@@ -1,5 +1,6 @@
-// VolumeImpl: one volume. write_path.cc has everything that changes data, volume_impl.cc the
-// rest.
+// VolumeImpl: one volume. write_path.cc has everything that changes data, target_legs.cc the same
+// with mirrors, own_leg.cc what holds when the own backing fails, copy_path.cc and restore_path.cc
+// the steps of copies, volume_impl.cc the rest.
 //
 // Owner: Volumes. Thread: core(), except where volume.h says "any thread". Ends when Volumes
 // drops it: no client has it open and no request is running.
@@ -10,6 +11,9 @@
 // 3. Every extent a write goes to is mapped, durably, before the gate. It stays mapped: only TRIM,
 //    WRITE_ZEROES and shrinking unmap, and each holds the lock of what it unmaps.
 // 4. size_ is a multiple of kBlockBytes, and so is every range a leg sees.
+// 5. A region that is missing at a leg (target_leg.h) is read there, by everybody who reads here. A
+//    write to it begins only when it is back, or goes to the leg that has it.
+// 6. While the volume has a tracker, the own backing is a debtor of it.
 //
 // Why reads are right without a lock (promise P2, linearizable per sector): there is one copy of
 // each block and no cache above it, and the device answers for each sector with its old or its
@@ -63,18 +67,33 @@ class VolumeImpl final : public Volume {
                                        std::span<const std::byte> from);
   rt::Task<Result<void>> forward_zero(Epoch root, ByteRange range, pool::ZeroMode mode);
   rt::Task<Result<void>> forward_flush();
+  // What is read here because the volume above lacks it: this volume's own read path, on its own
+  // core. Whole blocks, aligned memory.
+  rt::Task<Result<void>> forward_read(uint64_t offset, std::span<std::byte> into);
+  rt::Task<Result<std::vector<StatusRun>>> forward_status(ByteRange range, size_t limit);
 
-  // For mirrors below this volume, on core(). The leg is in kMark, and drained before it goes.
-  void add_leg(TargetLeg& leg) { legs_.push_back(&leg); }
-  void remove_leg(TargetLeg& leg) { std::erase(legs_, &leg); }
+  // For mirrors below this volume, on core(), while it has a tracker.
+  static constexpr size_t kMaxLegs = 64;
+  // The leg is in kMark. What its map of missing regions says holds from now on.
+  void add_leg(TargetLeg& leg);
+  // The leg is in kMark, misses nothing or has lost that map, and is drained since then.
+  void remove_leg(TargetLeg& leg);
   // Needed from the first mirror this volume belongs to until the last one. A write that passes the
-  // gate from now on is marked; one that is inside already may not be.
-  void set_tracker(Tracker& tracker) {
-    ASSERT(tracker_ == nullptr && marked_ == 0);
-    tracker_ = &tracker;
-  }
-  // Returns when no write uses it any more; nobody keeps the gate closed meanwhile.
+  // gate from now on is marked, and the own backing owes a flush for it; one that is inside already
+  // may not be. So what is to count as equal to this volume: drain the gate and flush first.
+  void set_tracker(Tracker& tracker);
+  // Returns when no request uses it any more; nobody keeps the gate closed meanwhile.
   rt::Task<> take_tracker();
+  // What the own backing owes: `from` of the maps of bits, `to` of those of missing regions
+  // (Tracker::set_windows()).
+  const Window& own_window() const { return own_debtor_.owed; }
+  // For a restore's and repair's copies (copy::Copier).
+  Debtor& own_debtor() { return own_debtor_; }
+
+  // Every write and zero that passes the gate sets its bits in this map of the tracker, whether the
+  // volume has legs or not: what the target of a split mirror changes itself.
+  void record_into(MapId map);
+  void stop_recording(MapId map);
 
   // One step of a copy to the target of `leg`: next_copy(leg, from, limit). `root` is the epoch of
   // this volume's root now. kState: the session has ended; another error: of reading here, and
@@ -90,9 +109,27 @@ class VolumeImpl final : public Volume {
   };
   rt::Task<Result<CopyStep>> copy_step(TargetLeg& leg, uint64_t from, Epoch root,
                                        uint64_t limit = kHoleCopyBytes);
-  // The first run of bits that ends behind `from`: all hole, or mapped and at most kCopyBytes.
-  // Empty when there is none. `limit`: at least a region.
+  // The first run of bits that ends behind `from`: all hole, or mapped and at most kCopyBytes; no
+  // region that is missing at this leg. Empty when there is none. `limit`: at least a region.
   ByteRange next_copy(const TargetLeg& leg, uint64_t from, uint64_t limit) const;
+
+  // The same in the other direction: one step of bringing missing regions back from the target of
+  // `leg`, in any mode of it. Only the own backing is written: what readers see does not change,
+  // so nothing is forwarded and no bit set (trace F27). An error: of reading there, of writing
+  // here, or kState when the leg misses none of it any more; the regions stay missing.
+  rt::Task<Result<CopyStep>> restore_step(TargetLeg& leg, uint64_t from,
+                                          uint64_t limit = kCopyBytes);
+  // The first run of missing regions that ends behind `from`, at most kCopyBytes.
+  ByteRange next_restore(const TargetLeg& leg, uint64_t from, uint64_t limit) const;
+
+  // Compares `run` (at most kCopyBytes, whole regions as far as the volume goes) with the target of
+  // `leg`: the regions that differ although they have no bit and are not missing. An error: of
+  // reading either side.
+  rt::Task<Result<std::vector<ByteRange>>> compare_step(TargetLeg& leg, ByteRange run);
+
+  // All that is not a hole here, or is missing.
+  ChangeMap mapped() const;
+  bool is_hole(ByteRange range) const { return backing_.is_hole(range) && !is_missing(range); }
 
   // For the registry, on core().
   Gate& gate() { return gate_; }
@@ -117,6 +154,22 @@ class VolumeImpl final : public Volume {
  private:
   // What one write has marked: nothing while the volume is in no mirror.
   class Marking;
+  // Keeps the tracker while a request uses it.
+  class TrackerUse;
+  // The own backing, as the tracker knows it.
+  class OwnDebtor final : public Debtor {
+   public:
+    explicit OwnDebtor(VolumeImpl& volume) : volume_(volume) {}
+    Window& window() override { return owed; }
+    rt::Task<Result<void>> flush() override { return volume_.own_.flush(); }
+    void lost(const Error& why) override;
+
+    Window owed;
+    bool is_all_held = true;  // of the last loss: targets have all of it
+
+   private:
+    VolumeImpl& volume_;
+  };
   // Whether zeroes may become a hole.
   enum class Holes : uint8_t { kAllowed, kFilled };
 
@@ -142,8 +195,47 @@ class VolumeImpl final : public Volume {
   rt::Task<> zero_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch, ByteRange range,
                          pool::ZeroMode mode, LegJoin& join);
   rt::Task<> flush_target(TargetLeg& leg, LegJoin& join);
+  void start_flush(TargetLeg& leg, LegJoin& join);
   void refused_by_own(ByteRange range, const Error& why);
   rt::Task<Result<void>> flush_for_fua();
+  rt::Task<Result<void>> flush_and_tell();
+
+  // own_leg.cc
+  // Is any region that `range` touches missing? The look of every request.
+  bool is_missing(ByteRange range) const {
+    return tracker_ != nullptr && tracker_->is_anything_missing() && is_missing_slow(range);
+  }
+  bool is_missing_slow(ByteRange range) const;
+  // The leg where the region at range.offset is missing, or none, and how far that is so.
+  struct Route {
+    TargetLeg* leg;
+    uint64_t length;
+  };
+  Route route(ByteRange range) const;
+  // Whole regions, as far as the volume goes.
+  ByteRange regions_of(ByteRange range) const;
+  rt::Task<Result<void>> read_blocks(uint64_t offset, std::span<std::byte> into);
+  // For a write that has looked under its range lock and given it back. The wider one, with all
+  // regions back that can be.
+  rt::Task<Result<RangeLock::Held>> lock_and_bring_back(ByteRange range);
+  rt::Task<Result<void>> bring_back(ByteRange range);
+  struct Returned {
+    Result<void> result;
+    bool is_own_error = false;  // the own backing, not the target
+    uint64_t moved_bytes = 0;
+  };
+  rt::Task<Returned> bring_run_back(TargetLeg& leg, ByteRange run);
+  rt::Task<Result<void>> store_returned(uint64_t offset, std::span<const std::byte> from,
+                                        uint64_t& moved_bytes);
+  Result<void> verdict(ByteRange range, const Result<void>& own, uint64_t took);
+  rt::Task<Result<void>> conclude(ByteRange range, Result<void> own, uint64_t took);
+  rt::Task<Result<void>> write_missing_back(ByteRange range);
+  rt::Task<Result<void>> write_missing_back();
+  rt::Task<Result<void>> flush_own();
+  void own_lost();
+
+  // compare_path.cc
+  rt::Task<Result<std::vector<ByteRange>>> differing(TargetLeg& leg, ByteRange run);
 
   // copy_path.cc
   static rt::Task<bool> send_copy(TargetLeg& leg, Epoch root, uint64_t offset,
@@ -182,11 +274,13 @@ class VolumeImpl final : public Volume {
   RangeLock locks_;
   Gate gate_;
   BackingLeg own_;
+  OwnDebtor own_debtor_{*this};
   std::vector<TargetLeg*> legs_;  // of mirrors below
+  std::vector<MapId> recorded_;
   Tracker* tracker_ = nullptr;
-  uint32_t marked_ = 0;       // writes that use it, or wait for it
+  uint32_t marked_ = 0;       // requests that use it, or wait for it
   rt::Event marked_left_;     // pulsed when marked_ becomes 0
-  bool loss_untold_ = false;  // a flush failed that was no FLUSH, and no FLUSH has failed since
+  bool loss_untold_ = false;  // something was lost for good, and no FLUSH has failed since
   Readers readers_;
   Counters counters_;
   rt::TaskGroup tasks_;  // what goes to targets

@@ -84,6 +84,8 @@ class Volumes : public Exports {
   // no copy, flush or disconnect() of this mirror runs, and nobody keeps the gate closed. The
   // marks stay on disk until a Marks::commit() drops them.
   virtual rt::Task<> leave(Member& member, std::string mirror) = 0;
+  // Is every device there that holds a byte of the volume? False also when it is no volume.
+  virtual rt::Task<bool> is_attached(VolumeNumber number) = 0;
 };
 
 }  // namespace duplex::volume

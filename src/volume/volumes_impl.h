@@ -49,6 +49,7 @@ class VolumesImpl final : public Volumes {
   rt::Task<Result<std::vector<pool::ExtentRun>>> extents(std::string name) override;
   rt::Task<Result<Member*>> join(VolumeNumber number, std::string mirror) override;
   rt::Task<> leave(Member& member, std::string mirror) override;
+  rt::Task<bool> is_attached(VolumeNumber number) override;
 
   std::vector<VolumeSummary> list() const override;
   Result<VolumeSummary> find(const std::string& name) const override;

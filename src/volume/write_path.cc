@@ -20,6 +20,7 @@
 #include "base/planted_bug.h"
 #include "volume/ack_rule.h"
 #include "volume/pieces.h"
+#include "volume/tracker_use.h"
 #include "volume/volume_impl.h"
 
 namespace duplex::volume {
@@ -70,12 +71,6 @@ class VolumeImpl::Marking {
   std::optional<HotSet::Use> use_;
 };
 
-rt::Task<> VolumeImpl::take_tracker() {
-  ASSERT(tracker_ != nullptr && legs_.empty());
-  tracker_ = nullptr;
-  while (marked_ > 0) co_await marked_left_.wait();
-}
-
 rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::byte> from,
                                          bool fua) {
   Counters::add(counters_.writes, 1);
@@ -89,6 +84,13 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
     RangeLock::Held lock = co_await locks_.lock(range.widened(kBlockBytes));
     if constexpr (planted(Bug::kNoRangeLock)) lock.release();
     if (!is_inside(range)) co_return ended(fail(Code::kSize));  // shrunk while it waited
+    std::optional<RangeLock::Held> wide;
+    if (is_missing(range)) [[unlikely]] {
+      lock.release();
+      auto back = co_await lock_and_bring_back(range);
+      if (!back) co_return ended(std::unexpected(std::move(back).error()));
+      wide.emplace(*std::move(back));
+    }
     while (!from.empty()) {
       const Piece piece = first_piece(offset, from.data(), from.size());
       Result<void> stored;
@@ -134,8 +136,14 @@ rt::Task<Result<void>> VolumeImpl::trim(ByteRange range, bool fua) {
 rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode mode) {
   if (range.empty()) co_return Result<void>();
   // 1. Range lock.
-  const RangeLock::Held lock = co_await locks_.lock(range.widened(kBlockBytes));
+  RangeLock::Held lock = co_await locks_.lock(range.widened(kBlockBytes));
   if (!is_inside(range)) co_return fail(Code::kSize);  // shrunk while it waited
+  std::optional<RangeLock::Held> wide;
+  if (is_missing(range)) [[unlikely]] {
+    lock.release();
+    CO_TRY_ASSIGN(auto back, co_await lock_and_bring_back(range));
+    wide.emplace(std::move(back));
+  }
   const Holes holes = mode == pool::ZeroMode::kKeep ? Holes::kFilled : Holes::kAllowed;
   const ByteRange whole = range.narrowed(kBlockBytes);
   if (whole.empty()) {
@@ -175,10 +183,10 @@ rt::Task<Result<void>> VolumeImpl::write_bounced(uint64_t offset, const std::byt
   const bool first_is_partial = part.offset > blocks.offset;
   const bool last_is_partial = part.end() < blocks.end();
   if (first_is_partial) {
-    CO_TRY(co_await backing_.read(blocks.offset, bytes.first(kBlockBytes)));
+    CO_TRY(co_await read_blocks(blocks.offset, bytes.first(kBlockBytes)));
   }
   if (last_is_partial && !(first_is_partial && last == 0)) {
-    CO_TRY(co_await backing_.read(blocks.offset + last, bytes.subspan(last)));
+    CO_TRY(co_await read_blocks(blocks.offset + last, bytes.subspan(last)));
   }
   std::byte* into = bytes.data() + (part.offset - blocks.offset);
   if (from != nullptr) {
@@ -213,7 +221,7 @@ rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const
   }
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = root.value_or(pass.epoch());
-  if (!legs_.empty()) [[unlikely]]
+  if (tracker_ != nullptr) [[unlikely]]
     co_return co_await write_all(epoch, offset, from);
   co_return acknowledge({.own = co_await own_.write(epoch, offset, from)});
 }
@@ -237,17 +245,21 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
   }
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = root.value_or(pass.epoch());
-  if (!legs_.empty()) [[unlikely]]
+  if (tracker_ != nullptr) [[unlikely]]
     co_return co_await zero_all(epoch, range, mode);
   co_return acknowledge({.own = co_await own_.zero(epoch, range, mode)});
 }
 
 rt::Task<Result<void>> VolumeImpl::flush() {
   Counters::add(counters_.flushes, 1);
+  co_return ended(co_await flush_and_tell());
+}
+
+rt::Task<Result<void>> VolumeImpl::flush_and_tell() {
   Result<void> done = co_await flush_legs();
   const bool untold = std::exchange(loss_untold_, false);
   if (done && untold) done = fail(Code::kFlushLost);
-  co_return ended(std::move(done));
+  co_return done;
 }
 
 // The legs tell of a loss once. Here it is told to one write, and its host doubts that write
@@ -260,7 +272,7 @@ rt::Task<Result<void>> VolumeImpl::flush_for_fua() {
 
 // Passes neither lock nor gate: it covers what has been answered, and that has left both.
 rt::Task<Result<void>> VolumeImpl::flush_legs() {
-  if (!legs_.empty()) [[unlikely]]
+  if (tracker_ != nullptr) [[unlikely]]
     co_return co_await flush_all();
   co_return acknowledge({.own = co_await own_.flush()});
 }

@@ -1,0 +1,177 @@
+// Resync, restore, verify: the verbs that start copies.
+#include <fmt/format.h>
+
+#include "base/text.h"
+#include "mirror/mirrors_impl.h"
+
+namespace duplex::mirror {
+namespace {
+
+std::string names_of(const std::vector<volume::Member::Client>& clients, bool writers_only) {
+  std::string names;
+  for (const volume::Member::Client& client : clients) {
+    if (writers_only && client.read_only) continue;
+    names += (names.empty() ? "" : ", ") + client.name;
+  }
+  return names;
+}
+
+}  // namespace
+
+// --- resync
+
+rt::Task<Known> MirrorsImpl::known_for_resync(Mirror& mirror, bool disconnect) const {
+  Known known;
+  known.client = names_of(mirror.target.clients(), false);
+  known.facts.set(Guard::kTargetOpen, !known.client.empty() && !disconnect);
+  for (const Mirror* below : below(mirror.target.number())) {
+    if (below->state != Relation::kReverse) continue;
+    known.facts.set(Guard::kTargetRestoring);
+    known.other = below->row.name;
+  }
+  known.facts.set(Guard::kTargetAway, !co_await parts_.volumes.is_attached(mirror.target.number()));
+  co_return known;
+}
+
+// All are checked before the first one is changed.
+rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::resync(Names which) {
+  const Turn turn = co_await turn_.lock();
+  CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(which.names));
+  for (Mirror* mirror : all) {
+    const Known known = co_await known_for_resync(*mirror, which.disconnect);
+    const Outcome& outcome = next(mirror->state, RelationEvent::kResync, known.facts);
+    if (outcome.kind == Kind::kRefused) {
+      co_return std::unexpected(refusal(outcome, *mirror, known));
+    }
+  }
+  for (Mirror* mirror : all) CO_TRY(co_await resync_one(*mirror, which.disconnect));
+  co_return co_await infos_of(all);
+}
+
+// Nobody opens the target from the check on.
+rt::Task<Result<void>> MirrorsImpl::resync_one(Mirror& mirror, bool disconnect) {
+  Known known = co_await known_for_resync(mirror, disconnect);
+  const bool was_split = mirror.state == Relation::kSplit;
+  const volume::Access before = mirror.target.access();
+  if (was_split && !known.facts.has(Guard::kTargetOpen)) {
+    mirror.target.set_access(volume::Access::refused(
+        Error(Code::kWriteProtected,
+              fmt::format("volume {} is being resynchronised from volume {}", mirror.target_name(),
+                          mirror.source_name()),
+              "duplex mirror show " + mirror.row.name)));
+  }
+  Result<void> done;
+  if (was_split && disconnect) done = co_await mirror.target.disconnect();
+  const bool was_at_rest = was_split || mirror.state == Relation::kSuspended;
+  if (done) done = co_await event(mirror, RelationEvent::kResync, known);
+  if (!done) {
+    mirror.target.set_access(before);
+    co_return done;
+  }
+  if (was_at_rest) {
+    tell(Severity::kInfo, "mirror_resync", mirror,
+         fmt::format("mirror {} copies what has changed from volume {} to volume {}",
+                     mirror.row.name, mirror.source_name(), mirror.target_name()));
+  }
+  co_return done;
+}
+
+// --- restore
+
+rt::Task<Known> MirrorsImpl::known_for_restore(Mirror& mirror, const Restore& request) {
+  Known known;
+  Facts& facts = known.facts;
+  if (const Mirror* above = upstream_of(mirror.source.number())) {
+    facts.set(Guard::kUpstreamBinds, above->state != Relation::kSplit);
+    known.other = above->row.name;
+  }
+  for (const auto& [id, other] : mirrors_) {
+    if (other.get() == &mirror || other->state != Relation::kReverse) continue;
+    for (const VolumeNumber volume : {mirror.source.number(), mirror.target.number()}) {
+      if (other->source.number() != volume && other->target.number() != volume) continue;
+      facts.set(Guard::kInRestore);
+      known.other = other->row.name;
+    }
+  }
+  facts.set(Guard::kTargetInconsistent, !mirror.target.row().consistent);
+  known.client = names_of(mirror.target.clients(), true);
+  facts.set(Guard::kTargetOpen, !known.client.empty());
+  if (known.client.empty()) known.client = names_of(mirror.source.clients(), true);
+  facts.set(Guard::kSourceOpenForWriting, !known.client.empty() && !request.online);
+  facts.set(Guard::kTargetAway, !co_await parts_.volumes.is_attached(mirror.target.number()));
+  co_return known;
+}
+
+rt::Task<Result<Plan>> MirrorsImpl::plan_restore(Restore request) {
+  const Turn turn = co_await turn_.lock();
+  CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(request.names));
+  Plan plan{.destroys = true};
+  for (Mirror* mirror : all) {
+    const Known known = co_await known_for_restore(*mirror, request);
+    const Outcome& outcome = next(mirror->state, RelationEvent::kRestore, known.facts);
+    if (outcome.kind == Kind::kRefused) {
+      co_return std::unexpected(refusal(outcome, *mirror, known));
+    }
+    const MirrorInfo info = co_await info_of(*mirror);
+    plan.volume = info.source;
+    plan.bytes_overwritten += info.changed_bytes();
+    plan.lines.push_back(
+        fmt::format("Volume {} becomes what volume {} is: at most {} of it are overwritten.",
+                    info.source, info.target, format_size(info.changed_bytes())));
+    for (const Mirror* other : below(mirror->source.number())) {
+      if (other == mirror || other->state != Relation::kSync) continue;
+      plan.lines.push_back(fmt::format(
+          "Mirror {} copies the same to volume {}, which is no point in time meanwhile.",
+          other->row.name, other->target_name()));
+    }
+  }
+  co_return plan;
+}
+
+rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::restore(Restore request) {
+  const Turn turn = co_await turn_.lock();
+  CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(request.names));
+  for (Mirror* mirror : all) {
+    const Known known = co_await known_for_restore(*mirror, request);
+    const Outcome& outcome = next(mirror->state, RelationEvent::kRestore, known.facts);
+    if (outcome.kind == Kind::kRefused) {
+      co_return std::unexpected(refusal(outcome, *mirror, known));
+    }
+  }
+  const ThenRow then = request.then == Then::kSync ? ThenRow::kSync : ThenRow::kSplit;
+  for (Mirror* mirror : all) {
+    if (mirror->state == Relation::kReverse) continue;
+    const volume::Access before = mirror->target.access();
+    mirror->target.set_access(volume::Access::read_only());
+    const Known known = co_await known_for_restore(*mirror, request);
+    Result<void> done = co_await event(*mirror, RelationEvent::kRestore, known, {.then = then});
+    if (!done) {
+      mirror->target.set_access(before);
+      co_return std::unexpected(std::move(done).error());
+    }
+    tell(Severity::kWarning, "mirror_restore", *mirror,
+         fmt::format("volume {} is being restored from volume {}", mirror->source_name(),
+                     mirror->target_name()));
+  }
+  co_return co_await infos_of(all);
+}
+
+// --- verify
+
+rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::verify(std::vector<std::string> names) {
+  const Turn turn = co_await turn_.lock();
+  CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(names));
+  for (Mirror* mirror : all) {
+    Known known;
+    known.facts.set(Guard::kTargetAway,
+                    !co_await parts_.volumes.is_attached(mirror->target.number()));
+    const Outcome& outcome = next(mirror->state, RelationEvent::kVerify, known.facts);
+    if (outcome.kind == Kind::kRefused) {
+      co_return std::unexpected(refusal(outcome, *mirror, known));
+    }
+  }
+  for (Mirror* mirror : all) start_job(*mirror, JobKind::kCompare);
+  co_return co_await infos_of(all);
+}
+
+}  // namespace duplex::mirror

@@ -1,0 +1,325 @@
+// Jobs: copies, restores, repairs and verifies of mirrors; how they start, end and report.
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "mirror/mirrors_impl.h"
+
+namespace duplex::mirror {
+namespace {
+
+using copy::Copier;
+using Running = Mirror::Running;
+
+JobState state_of(Copier::State state) {
+  switch (state) {
+    case Copier::State::kRunning:
+      return JobState::kRunning;
+    case Copier::State::kPaused:
+      return JobState::kPaused;
+    case Copier::State::kStalled:
+      return JobState::kStalled;
+  }
+  return JobState::kRunning;
+}
+
+template <class Engine>
+WorkProgress progress_of(const Engine& engine) {
+  const Copier::Progress now = engine.progress();
+  return {.state = state_of(engine.state()),
+          .reason = now.reason,
+          .bytes_done = now.done_bytes,
+          .bytes_total = now.total_bytes,
+          .bytes_moved = now.moved_bytes,
+          .rate_now = now.rate,
+          .eta_seconds = now.eta_seconds};
+}
+
+// Source core.
+WorkProgress progress_of(const Running& job) {
+  if (job.copier) return progress_of(*job.copier);
+  if (job.verifier) return progress_of(*job.verifier);
+  return job.last;
+}
+
+// f(engine) for whichever of the two the job has now, on the source core.
+template <class F>
+void with_engine(Running& job, F f) {
+  if (job.copier) f(*job.copier);
+  if (job.verifier) f(*job.verifier);
+}
+
+std::string kind_name(const Mirror& mirror, JobKind kind) {
+  switch (kind) {
+    case JobKind::kCopy:
+      return "copy";
+    case JobKind::kBack:
+      return mirror.state == Relation::kReverse ? "restore" : "repair";
+    case JobKind::kCompare:
+      return "verify";
+  }
+  return {};
+}
+
+bool may_run(JobKind kind, Relation state) {
+  switch (kind) {
+    case JobKind::kCopy:
+      return state == Relation::kCopying;
+    case JobKind::kBack:
+      return state == Relation::kSync || state == Relation::kArmed ||
+             state == Relation::kSplitting || state == Relation::kCopying ||
+             state == Relation::kReverse;
+    case JobKind::kCompare:
+      return state == Relation::kSync || state == Relation::kCopying || state == Relation::kSplit ||
+             state == Relation::kSuspended;
+  }
+  return false;
+}
+
+}  // namespace
+
+// What the desk calls. It may be asked while the job ends: the engine is gone then, not this.
+class MirrorsImpl::JobWork final : public Work {
+ public:
+  JobWork(MirrorsImpl& all, Mirror& mirror, JobKind kind, std::weak_ptr<Running> job)
+      : all_(all),
+        core_(mirror.source.core()),
+        id_(mirror.row.id),
+        kind_(kind),
+        job_(std::move(job)) {}
+
+  rt::Task<WorkProgress> progress() override {
+    const std::shared_ptr<Running> job = job_.lock();
+    rt::Core& control = all_.control_;
+    if (!job) co_return WorkProgress{};
+    co_await rt::hop(core_);
+    WorkProgress now = progress_of(*job);
+    co_await rt::hop(control);
+    co_return now;
+  }
+  rt::Task<Result<void>> pause() override {
+    return with([](auto& engine) { engine.pause(); });
+  }
+  rt::Task<Result<void>> resume() override {
+    return with([](auto& engine) { engine.resume(); });
+  }
+  rt::Task<Result<void>> set_rate(uint64_t rate) override {
+    return with([rate](auto& engine) { engine.set_rate(rate); });
+  }
+  rt::Task<Result<void>> cancel(bool confirmed) override {
+    return all_.cancel_job(id_, kind_, confirmed);
+  }
+
+ private:
+  template <class F>
+  rt::Task<Result<void>> with(F f) {
+    const std::shared_ptr<Running> job = job_.lock();
+    rt::Core& control = all_.control_;
+    if (!job) co_return fail(Code::kState, "the job has ended", "duplex job list");
+    co_await rt::hop(core_);
+    with_engine(*job, f);
+    co_await rt::hop(control);
+    co_return Result<void>();
+  }
+
+  MirrorsImpl& all_;
+  rt::Core& core_;
+  const MirrorId id_;
+  const JobKind kind_;
+  const std::weak_ptr<Running> job_;
+};
+
+void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
+  if (mirror.job(kind) || stopping_) return;
+  auto job = std::make_shared<Running>();
+  job->work = std::make_unique<JobWork>(*this, mirror, kind, job);
+  const bool is_back = kind == JobKind::kBack;
+  const JobDesk::Opened opened =
+      parts_.jobs.open({.kind = kind_name(mirror, kind),
+                        .mirror = mirror.row.name,
+                        .source = is_back ? mirror.target_name() : mirror.source_name(),
+                        .target = is_back ? mirror.source_name() : mirror.target_name(),
+                        .rate = mirror.rate},
+                       *job->work);
+  job->id = opened.id;
+  mirror.job(kind) = job;
+  tasks_.spawn(run_job(mirror.row.id, kind, job,
+                       {.pointer = kind == JobKind::kCopy ? mirror.row.progress_bytes : 0,
+                        .rate = opened.rate,
+                        .is_paused = opened.is_paused}));
+}
+
+// The mirror stays while it has a job.
+rt::Task<> MirrorsImpl::run_job(MirrorId id, JobKind kind, std::shared_ptr<Running> job,
+                                Copier::Start start) {
+  Mirror& mirror = *with(id);
+  volume::VolumeImpl& source = mirror.source.volume();
+  volume::TargetLeg& leg = *mirror.leg;
+  volume::Tracker& tracker = mirror.source.tracker();
+  co_await rt::hop(mirror.source.core());
+  Copier::End end = Copier::End::kStopped;
+  if (kind == JobKind::kCompare) {
+    job->verifier = std::make_unique<copy::Verifier>(
+        source, leg, start,
+        copy::Verifier::Target{.behind = mirror.behind(), .tracker = &mirror.target.tracker()});
+    end = co_await job->verifier->run();
+    job->last = progress_of(*job->verifier);
+    job->difference = job->verifier->difference();
+    job->verifier.reset();
+  } else {
+    auto way = kind == JobKind::kCopy
+                   ? copy::way_forward(source, leg, [this] { return newest_epoch(); })
+                   : copy::way_back(source, leg);
+    job->copier = std::make_unique<Copier>(source, std::move(way), tracker, start);
+    end = co_await job->copier->run();
+    // Nothing suspends from the last region to here: from now on every write goes to both.
+    if (end == Copier::End::kDone && kind == JobKind::kCopy) {
+      leg.set_mode(volume::TargetLeg::Mode::kSend);
+      tracker.release_empty();
+    }
+    job->last = progress_of(*job->copier);
+    job->copier.reset();
+  }
+  co_await rt::hop(control_);
+  mirror.job(kind).reset();
+  JobDesk::End told = end == Copier::End::kDone ? JobDesk::End::kDone : job->end_as;
+  parts_.jobs.close(job->id, told, {}, job->last);
+  mirror.job_ended.pulse();
+  if (job->difference) {
+    tasks_.spawn(found_difference(id, *job->difference));
+  } else if (end == Copier::End::kDone) {
+    tasks_.spawn(job_done(id, kind));
+  }
+}
+
+// What the end of a job means for its mirror, if it still is what it was.
+rt::Task<> MirrorsImpl::job_done(MirrorId id, JobKind kind) {
+  const Turn turn = co_await turn_.lock();
+  Mirror* const mirror = with(id);
+  if (mirror == nullptr || stopping_ || mirror->job(kind)) co_return;
+  co_await rt::hop(mirror->source.core());
+  const bool sends = mirror->leg->mode() == volume::TargetLeg::Mode::kSend;
+  const bool misses = mirror->leg->is_missing_any();
+  co_await rt::hop(control_);
+  const std::string& name = mirror->row.name;
+  Known known;
+  Result<void> done;
+  if (kind == JobKind::kCopy && mirror->state == Relation::kCopying && sends) {
+    done = co_await event(*mirror, RelationEvent::kLastRegionDone);
+    if (done) {
+      tell(Severity::kInfo, "mirror_sync", *mirror,
+           fmt::format("mirror {} is in sync: volume {} equals volume {}", name,
+                       mirror->target_name(), mirror->source_name()));
+    }
+  } else if (kind == JobKind::kBack && mirror->state == Relation::kReverse && !misses) {
+    const bool attached = co_await parts_.volumes.is_attached(mirror->target.number());
+    const bool then_sync = mirror->row.then == static_cast<uint8_t>(ThenRow::kSync);
+    known.facts.set(Guard::kThenSync, then_sync);
+    known.facts.set(Guard::kThenSyncTargetAway, then_sync && !attached);
+    done = co_await event(*mirror, RelationEvent::kLastRegionDone, known);
+    if (done) {
+      tell(Severity::kInfo, "mirror_restored", *mirror,
+           fmt::format("volume {} is restored from volume {}", mirror->source_name(),
+                       mirror->target_name()));
+    }
+  } else if (kind == JobKind::kBack && !misses) {
+    tell(Severity::kInfo, "mirror_repaired", *mirror,
+         fmt::format("volume {} has all its regions again", mirror->source_name()));
+  }
+  if (!done) {
+    mirror->look_at = control_.clock().now() + kFirstRetry;
+    mirror->is_job_done[static_cast<size_t>(kind)] = true;
+  }
+}
+
+rt::Task<> MirrorsImpl::found_difference(MirrorId id, ByteRange where) {
+  const Turn turn = co_await turn_.lock();
+  Mirror* const mirror = with(id);
+  if (mirror == nullptr || stopping_) co_return;
+  const bool runs = mirror->state == Relation::kCopying || mirror->state == Relation::kSync ||
+                    mirror->state == Relation::kSplit || mirror->state == Relation::kSuspended;
+  if (!runs) co_return;  // a cut or a restore came in between
+  const std::string text =
+      fmt::format("volumes {} and {} differ at {} ({} bytes)", mirror->source_name(),
+                  mirror->target_name(), where.offset, where.length);
+  const Result<void> done = co_await event(*mirror, RelationEvent::kDifference, {},
+                                           {.detail = text, .difference = where});
+  const bool suspended = mirror->state == Relation::kSuspended;
+  if (done) {
+    tell(Severity::kError, "mirror_differs", *mirror, text,
+         suspended ? "duplex mirror resync " + mirror->row.name + " (the source is right), or look"
+                   : "duplex mirror show " + mirror->row.name);
+  }
+}
+
+rt::Task<Result<void>> MirrorsImpl::end_jobs_for(Mirror& mirror, const Outcome& outcome,
+                                                 Relation to) {
+  for (const JobKind kind : {JobKind::kCopy, JobKind::kBack, JobKind::kCompare}) {
+    if (!mirror.job(kind)) continue;
+    const bool restarts = kind == JobKind::kBack &&
+                          (to == Relation::kReverse) != (mirror.state == Relation::kReverse);
+    if (may_run(kind, to) && !restarts && !outcome.does(Action::kEndJob)) continue;
+    // A copy whose target was lost goes on when it is back.
+    const bool goes_on = to == Relation::kSuspended && !outcome.does(Action::kEndJob);
+    CO_TRY(co_await end_job(mirror, kind,
+                            goes_on ? JobDesk::End::kStopped : JobDesk::End::kCancelled));
+  }
+  co_return Result<void>();
+}
+
+rt::Task<Result<void>> MirrorsImpl::end_job(Mirror& mirror, JobKind kind, JobDesk::End end) {
+  const std::shared_ptr<Running> job = mirror.job(kind);
+  if (!job) co_return Result<void>();
+  job->end_as = end;
+  co_await rt::hop(mirror.source.core());
+  with_engine(*job, [](auto& engine) { engine.cancel(); });
+  co_await rt::hop(control_);
+  const rt::Micros until = control_.clock().now() + kMostWait;
+  while (mirror.job(kind) == job) {
+    if (!co_await mirror.job_ended.wait_until(control_.clock(), until)) {
+      co_return fail(Code::kTimeout,
+                     fmt::format("the job of mirror {} waits for volume {} or {}", mirror.row.name,
+                                 mirror.source_name(), mirror.target_name()),
+                     "duplex device list");
+    }
+  }
+  co_return Result<void>();
+}
+
+// Those that failed try again at once.
+rt::Task<> MirrorsImpl::retry_jobs(Mirror& mirror) {
+  for (const auto& job : mirror.jobs) {
+    if (!job) continue;
+    const std::shared_ptr<Running> held = job;
+    co_await rt::hop(mirror.source.core());
+    if (held->copier && held->copier->state() == Copier::State::kStalled) held->copier->resume();
+    co_await rt::hop(control_);
+  }
+}
+
+rt::Task<Result<void>> MirrorsImpl::cancel_job(MirrorId id, JobKind kind, bool confirmed) {
+  const Turn turn = co_await turn_.lock();
+  Mirror* const mirror = with(id);
+  if (mirror == nullptr || !mirror->job(kind)) {
+    co_return fail(Code::kState, "the job has ended", "duplex job list");
+  }
+  if (kind == JobKind::kCompare) {
+    co_return co_await end_job(*mirror, kind, JobDesk::End::kCancelled);
+  }
+  if (kind == JobKind::kBack && mirror->state != Relation::kReverse) {
+    co_return fail(Code::kState,
+                   fmt::format("volume {} needs its repair: it reads regions from volume {}",
+                               mirror->source_name(), mirror->target_name()),
+                   "duplex job wait " + mirror->row.name);
+  }
+  Known known;
+  known.facts.set(Guard::kNotConfirmed, !confirmed);
+  CO_TRY(co_await event(*mirror, RelationEvent::kJobCancel, known));
+  tell(Severity::kWarning, "mirror_cancelled", *mirror,
+       fmt::format("the {} of mirror {} was cancelled", kind == JobKind::kCopy ? "copy" : "restore",
+                   mirror->row.name),
+       "duplex mirror resync " + mirror->row.name);
+  co_return Result<void>();
+}
+
+}  // namespace duplex::mirror

@@ -1,0 +1,483 @@
+// Create, delete, and what people see of mirrors.
+#include "mirror/mirrors.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "mirror/access.h"
+#include "mirror/mirrors_impl.h"
+
+namespace duplex::mirror {
+namespace {
+
+constexpr std::string_view kReasons[] = {"", "a fault of the target", "a verify found a difference",
+                                         "an operator cancelled the copy",
+                                         "the marks of changes were lost"};
+
+}  // namespace
+
+std::string_view reason_text(Reason reason) { return kReasons[static_cast<size_t>(reason)]; }
+
+MirrorsImpl::MirrorsImpl(Parts parts, const meta::Snapshot& snapshot)
+    : parts_(parts),
+      control_(parts.world.control()),
+      last_mirror_(snapshot.array.last_mirror),
+      last_cut_(snapshot.array.last_cut),
+      epoch_(snapshot.array.epoch),
+      tasks_(control_) {}
+
+MirrorsImpl::~MirrorsImpl() = default;
+
+// --- looking up
+
+Result<Mirror*> MirrorsImpl::find(const std::string& name) const {
+  if (stopping_) return fail(Code::kShutdown);
+  const auto found =
+      std::ranges::find_if(mirrors_, [&](const auto& m) { return m.second->row.name == name; });
+  if (found != mirrors_.end() && found->second->state != Relation::kSimplex) {
+    return found->second.get();
+  }
+  return fail(Code::kNoName, fmt::format("there is no mirror {}", name), "duplex mirror list");
+}
+
+Mirror* MirrorsImpl::with(MirrorId id) const {
+  const auto found = mirrors_.find(id);
+  return found == mirrors_.end() ? nullptr : found->second.get();
+}
+
+Result<std::vector<Mirror*>> MirrorsImpl::expand(const std::vector<std::string>& names) const {
+  std::vector<Mirror*> all;
+  const auto add = [&all](Mirror* mirror) {
+    if (std::ranges::find(all, mirror) == all.end()) all.push_back(mirror);
+  };
+  for (const std::string& name : names) {
+    const auto group = groups_.find(name);
+    if (group == groups_.end()) {
+      auto mirror = find(name);
+      if (!mirror && mirror.error().code() == Code::kNoName) {
+        return fail(Code::kNoName, fmt::format("there is no mirror or group {}", name),
+                    "duplex mirror list, or duplex group list");
+      }
+      TRY(mirror);
+      add(*mirror);
+      continue;
+    }
+    if (group->second.empty()) {
+      return fail(Code::kState, fmt::format("group {} has no members", name),
+                  fmt::format("duplex group add {} MIRROR", name));
+    }
+    for (const MirrorId id : group->second) add(with(id));
+  }
+  return all;
+}
+
+// NAME, 0xNUMBER, ARRAY:NAME or 0xARRAY,0xNUMBER; of this array.
+Result<volume::VolumeInfo> MirrorsImpl::volume_named(const std::string& name) const {
+  const size_t comma = name.find(','), colon = name.find(':');
+  if (comma != std::string::npos) {
+    TRY_ASSIGN(const ArrayId array, parse_array_id(name.substr(0, comma)));
+    if (array != parts_.array) {
+      return fail(Code::kNoVolume, fmt::format("no array {} is linked", format_id(array)),
+                  "duplex status");
+    }
+    return parts_.volumes.info(name.substr(comma + 1));
+  }
+  if (colon != std::string::npos) {
+    if (name.substr(0, colon) != parts_.array_name) {
+      return fail(Code::kNoVolume, fmt::format("no array {} is linked", name.substr(0, colon)),
+                  "duplex status");
+    }
+    return parts_.volumes.info(name.substr(colon + 1));
+  }
+  return parts_.volumes.info(name);
+}
+
+Mirror* MirrorsImpl::upstream_of(VolumeNumber volume) const {
+  for (const auto& [id, mirror] : mirrors_) {
+    if (mirror->target.number() == volume) return mirror.get();
+  }
+  return nullptr;
+}
+
+std::vector<Mirror*> MirrorsImpl::below(VolumeNumber volume) const {
+  std::vector<Mirror*> all;
+  for (const auto& [id, mirror] : mirrors_) {
+    if (mirror->source.number() == volume) all.push_back(mirror.get());
+  }
+  return all;
+}
+
+Mirror* MirrorsImpl::feeder_of(VolumeNumber volume) const {
+  Mirror* above = upstream_of(volume);
+  if (above == nullptr) return nullptr;
+  switch (above->state) {
+    case Relation::kCopying:
+    case Relation::kSync:
+    case Relation::kArmed:
+    case Relation::kSplitting:
+      return above;
+    case Relation::kSuspended:
+      return above->target.row().consistent ? nullptr : above;
+    default:
+      return nullptr;
+  }
+}
+
+VolumeNumber MirrorsImpl::root_of(VolumeNumber volume) const {
+  while (const Mirror* above = feeder_of(volume)) volume = above->source.number();
+  return volume;
+}
+
+// --- the table
+
+Error MirrorsImpl::refusal(const Outcome& outcome, const Mirror& mirror, const Known& known) const {
+  const std::string cut =
+      mirror.cut ? std::to_string(*mirror.cut)
+                 : (known.cut ? std::to_string(known.cut) : std::to_string(mirror.row.cut));
+  const std::string reason = mirror.reason_detail.empty()
+                                 ? std::string(reason_text(mirror.reason()))
+                                 : mirror.reason_detail;
+  return refusal_error(outcome.refusal, {.mirror = mirror.row.name,
+                                         .source = mirror.source_name(),
+                                         .target = mirror.target_name(),
+                                         .cut = cut,
+                                         .client = known.client,
+                                         .reason = reason,
+                                         .other = known.other,
+                                         .count = known.count});
+}
+
+rt::Task<Result<void>> MirrorsImpl::event(Mirror& mirror, RelationEvent event, Known known,
+                                          Transition::How how) {
+  const Outcome& outcome = next(mirror.state, event, known.facts);
+  ASSERT(outcome.kind != Kind::kNever);
+  if (outcome.kind == Kind::kRefused) {
+    co_return std::unexpected(refusal(outcome, mirror, known));
+  }
+  if (outcome.kind == Kind::kStays && outcome.actions().empty()) co_return Result<void>();
+  Transition transition(*this, mirror, outcome, std::move(how));
+  co_return co_await transition.run();
+}
+
+volume::Access MirrorsImpl::access_of(const Mirror& mirror) const {
+  if (mirror.state == Relation::kSplit &&
+      mirror.row.access == static_cast<uint8_t>(TargetAccess::kReadWrite)) {
+    return volume::Access::read_write();
+  }
+  if (mirror.state == Relation::kSplit || mirror.state == Relation::kReverse) {
+    return volume::Access::read_only();
+  }
+  return volume::Access::refused(
+      refusal_error(target_refusal(mirror.state), {.mirror = mirror.row.name,
+                                                   .source = mirror.source_name(),
+                                                   .target = mirror.target_name(),
+                                                   .cut = {},
+                                                   .client = {},
+                                                   .reason = {},
+                                                   .other = {},
+                                                   .count = {}}));
+}
+
+// The same for every volume that is kept equal to this one.
+void MirrorsImpl::set_consistent(Ledger& ledger, volume::Member& volume, bool consistent) const {
+  ledger.set_consistent(volume, consistent);
+  for (Mirror* mirror : below(volume.number())) {
+    const bool follows = mirror->state == Relation::kSync || mirror->state == Relation::kArmed ||
+                         mirror->state == Relation::kSplitting;
+    if (follows) set_consistent(ledger, mirror->target, consistent);
+  }
+}
+
+// --- create
+
+namespace {
+
+std::string client_names(const std::vector<std::string>& clients) {
+  std::string names;
+  for (const std::string& client : clients) names += (names.empty() ? "" : ", ") + client;
+  return names;
+}
+
+}  // namespace
+
+Known MirrorsImpl::known_for_create(const CreateMirror& request, const volume::VolumeInfo& source,
+                                    const volume::VolumeInfo& target) const {
+  Known known;
+  Facts& facts = known.facts;
+  const Mirror* above = upstream_of(target.number);
+  facts.set(Guard::kTargetHasMirror, above != nullptr);
+  if (above != nullptr) known.other = above->row.name;
+  facts.set(Guard::kCycle, source.number == target.number);
+  for (VolumeNumber at = source.number; const Mirror* up = upstream_of(at);) {
+    at = up->source.number();
+    if (at == target.number) facts.set(Guard::kCycle);
+  }
+  facts.set(Guard::kSizeDiffers, source.size_bytes != target.size_bytes);
+  facts.set(Guard::kTargetOpen, !target.clients.empty());
+  known.client = client_names(target.clients);
+  for (const auto& [id, mirror] : mirrors_) {
+    const auto touches = [&](VolumeNumber volume) {
+      return mirror->source.number() == volume || mirror->target.number() == volume;
+    };
+    if (!touches(source.number) && !touches(target.number)) continue;
+    if (mirror->cut) facts.set(Guard::kInCut), known.cut = *mirror->cut;
+    if (mirror->state == Relation::kReverse) {
+      facts.set(Guard::kInRestore);
+      if (known.other.empty()) known.other = mirror->row.name;
+    }
+  }
+  facts.set(Guard::kTargetHoldsData, target.allocated_bytes > 0 && !request.overwrite);
+  known.count = format_size(target.allocated_bytes);
+  if (!request.copy) {
+    const Mirror* left = upstream_of(source.number);
+    const bool twins = left != nullptr && above != nullptr;
+    facts.set(Guard::kMapsUnknown, !twins);
+  }
+  return known;
+}
+
+rt::Task<Result<Mirrors::Created>> MirrorsImpl::create(CreateMirror request) {
+  CO_TRY(check_name(request.name, "mirror"));
+  const Turn turn = co_await turn_.lock();
+  if (stopping_) co_return fail(Code::kShutdown);
+  if (groups_.contains(request.name)) {
+    co_return fail(Code::kExists, fmt::format("{} is the name of a group", request.name),
+                   "choose another name, or see: duplex group show " + request.name);
+  }
+  CO_TRY_ASSIGN(const volume::VolumeInfo source, volume_named(request.source));
+  CO_TRY_ASSIGN(const volume::VolumeInfo target, volume_named(request.target));
+  if (auto same = find(request.name)) {
+    Known known;
+    known.facts.set(Guard::kSameDefinition, (*same)->source.number() == source.number &&
+                                                (*same)->target.number() == target.number);
+    CO_TRY(co_await event(**same, RelationEvent::kCreateFull, known));
+    co_return Created{co_await info_of(**same), false};
+  }
+  for (const volume::VolumeInfo& volume : {source, target}) {
+    if (!volume.damaged) continue;
+    co_return fail(Code::kState,
+                   fmt::format("volume {} may have lost data: it was rebuilt without all devices",
+                               volume.name),
+                   "duplex volume show " + volume.name);
+  }
+  if (source.number == target.number) {
+    co_return fail(Code::kInvalid, "a volume cannot be mirrored to itself", "name two volumes");
+  }
+  CO_TRY(co_await make(request, source, target));
+  CO_TRY_ASSIGN(Mirror* const made, find(request.name));
+  tell(Severity::kInfo, "mirror_created", *made,
+       fmt::format("mirror {} of volume {} to volume {} was created", made->row.name,
+                   made->source_name(), made->target_name()));
+  co_return Created{co_await info_of(*made), true};
+}
+
+// The mirror joins its volumes first, so that the row finds something to act on; it leaves them
+// again when the row refuses or fails.
+rt::Task<Result<void>> MirrorsImpl::make(const CreateMirror& request,
+                                         const volume::VolumeInfo& source,
+                                         const volume::VolumeInfo& target) {
+  Known known = known_for_create(request, source, target);
+  known.facts.set(Guard::kTargetAway, !co_await parts_.volumes.is_attached(target.number));
+  meta::MirrorRow row;
+  row.id = MirrorId(last_mirror_ + 1);
+  row.name = request.name;
+  row.source = source.number;
+  row.target = target.number;
+  row.created_us = control_.clock().wall_us();
+  CO_TRY_ASSIGN(Mirror* const mirror, co_await join(std::move(row)));
+  mirror->rate = request.rate;
+  co_await add_leg(*mirror, volume::ChangeMap(), volume::ChangeMap());
+  const RelationEvent create =
+      request.copy ? RelationEvent::kCreateFull : RelationEvent::kCreateNoCopy;
+  Result<void> done = co_await event(*mirror, create, known);
+  if (done) {
+    last_mirror_ = mirror->row.id.value();
+  } else {
+    co_await drop(*mirror);
+  }
+  co_return done;
+}
+
+// Memory only. Nobody opens the target while the row is looked at.
+rt::Task<Result<Mirror*>> MirrorsImpl::join(meta::MirrorRow row) {
+  const MirrorId id = row.id;
+  CO_TRY_ASSIGN(volume::Member* const source, co_await parts_.volumes.join(row.source, row.name));
+  auto target = co_await parts_.volumes.join(row.target, row.name);
+  if (!target) {
+    co_await parts_.volumes.leave(*source, row.name);
+    co_return std::unexpected(std::move(target).error());
+  }
+  auto look = [this, id] { tasks_.spawn(this->look(id)); };
+  auto mirror = std::make_unique<Mirror>(control_, std::move(row), *source, **target, look);
+  co_return mirrors_.emplace(id, std::move(mirror)).first->second.get();
+}
+
+rt::Task<> MirrorsImpl::add_leg(Mirror& mirror, volume::ChangeMap bits, volume::ChangeMap missing) {
+  volume::VolumeImpl& target = mirror.target.volume();
+  co_await rt::hop(mirror.source.core());
+  volume::VolumeImpl& source = mirror.source.volume();
+  volume::Tracker& tracker = mirror.source.tracker();
+  tracker.add_map(mirror.bits(), volume::MapKind::kCopyAway, std::move(bits));
+  tracker.add_map(mirror.missing(), volume::MapKind::kMissing, std::move(missing));
+  mirror.leg = std::make_unique<volume::TargetLeg>(
+      tracker, mirror.bits(), mirror.missing(), target,
+      [&mirror](Error why) {
+        mirror.left = std::move(why);
+        mirror.bell.ring();
+      },
+      [&mirror] { mirror.bell.ring(); });
+  tracker.set_windows(mirror.bits(), &source.own_window(), &mirror.leg->window());
+  tracker.set_windows(mirror.missing(), &mirror.leg->window(), &source.own_window());
+  tracker.add_debtor(*mirror.leg);
+  source.add_leg(*mirror.leg);
+  co_await rt::hop(control_);
+}
+
+// The mirror is in no store (any more).
+rt::Task<> MirrorsImpl::drop(Mirror& mirror) {
+  mirror.state = Relation::kSimplex;
+  while (mirror.pending->count > 0 || mirror.lookers > 0 || !mirror.bell.is_quiet()) {
+    co_await rt::sleep_for(control_.clock(), rt::kMillisecond);
+  }
+  co_await rt::hop(mirror.source.core());
+  volume::Tracker& tracker = mirror.source.tracker();
+  mirror.source.volume().remove_leg(*mirror.leg);
+  co_await tracker.remove_debtor(*mirror.leg);
+  tracker.remove_map(mirror.bits());
+  tracker.remove_map(mirror.missing());
+  mirror.leg.reset();
+  co_await rt::hop(control_);
+  const std::unique_ptr<Mirror> last = std::move(mirrors_.extract(mirror.row.id).mapped());
+  last->target.set_access(volume::Access::read_write());
+  co_await parts_.volumes.leave(last->target, last->row.name);
+  co_await parts_.volumes.leave(last->source, last->row.name);
+}
+
+// --- delete
+
+rt::Task<Result<Plan>> MirrorsImpl::plan_remove(std::string name) {
+  const Turn turn = co_await turn_.lock();
+  CO_TRY_ASSIGN(Mirror* const mirror, find(name));
+  const MirrorInfo info = co_await info_of(*mirror);
+  Plan plan{.volume = info.source};
+  plan.lines.push_back(fmt::format("Mirror {} of volume {} to volume {} ends; both volumes stay.",
+                                   name, info.source, info.target));
+  if (mirror->state == Relation::kCopying || !info.consistent) {
+    plan.lines.push_back(fmt::format(
+        "Volume {} holds part of a copy: nobody can open it until a mirror has filled it again.",
+        info.target));
+  }
+  if (info.missing_bytes > 0) {
+    plan.destroys = true;
+    plan.bytes_overwritten = info.missing_bytes;
+    plan.lines.push_back(fmt::format("{} of volume {} exist only on volume {} and would be lost.",
+                                     format_size(info.missing_bytes), info.source, info.target));
+  }
+  co_return plan;
+}
+
+rt::Task<Result<void>> MirrorsImpl::remove(std::string name, bool confirmed) {
+  const Turn turn = co_await turn_.lock();
+  CO_TRY_ASSIGN(Mirror* const mirror, find(name));
+  const MirrorInfo info = co_await info_of(*mirror);
+  Known known;
+  known.facts.set(Guard::kMissingLeft, info.missing_bytes > 0);
+  known.facts.set(Guard::kNotConfirmed, info.missing_bytes > 0 && !confirmed);
+  known.count = format_size(info.missing_bytes);
+  CO_TRY(co_await event(*mirror, RelationEvent::kDelete, known));
+  for (auto& [group, members] : groups_) members.erase(mirror->row.id);
+  tell(Severity::kInfo, "mirror_deleted", *mirror,
+       fmt::format("mirror {} of volume {} to volume {} was deleted", name, info.source,
+                   info.target));
+  co_await drop(*mirror);
+  co_return Result<void>();
+}
+
+// --- what people see
+
+rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
+  const Mirror::Looking looking(mirror);
+  MirrorInfo info{.id = mirror.row.id,
+                  .name = mirror.row.name,
+                  .source = mirror.source_name(),
+                  .target = mirror.target_name(),
+                  .source_number = mirror.source.number(),
+                  .target_number = mirror.target.number(),
+                  .size_bytes = mirror.source.size_bytes()};
+  info.state = mirror.state;
+  info.reason = std::string(reason_text(mirror.reason()));
+  if (mirror.state == Relation::kSuspended && !mirror.reason_detail.empty()) {
+    info.reason += ": " + mirror.reason_detail;
+  }
+  info.read_only = mirror.row.access == static_cast<uint8_t>(TargetAccess::kReadOnly);
+  info.consistent = mirror.target.row().consistent;
+  info.cut = mirror.row.cut;
+  info.in_cut = mirror.cut.has_value();
+  info.created_us = mirror.row.created_us;
+  for (const auto& [name, members] : groups_) {
+    if (members.contains(mirror.row.id)) info.groups.push_back(name);
+  }
+  if (mirror.state == Relation::kReverse) {
+    info.then = mirror.row.then == static_cast<uint8_t>(ThenRow::kSync) ? "sync" : "split";
+  }
+  for (const auto& job : mirror.jobs) {
+    if (job && !info.job) info.job = job->id;
+  }
+  co_await rt::hop(mirror.source.core());
+  const volume::Tracker& tracker = mirror.source.tracker();
+  info.changed_bytes_source = tracker.map(mirror.bits()).set_bytes();
+  info.missing_bytes = tracker.map(mirror.missing()).set_bytes();
+  co_await rt::hop(mirror.target.core());
+  const volume::Tracker& theirs = mirror.target.tracker();
+  if (theirs.has_map(mirror.behind())) {
+    info.changed_bytes_target = theirs.map(mirror.behind()).set_bytes();
+  }
+  co_await rt::hop(control_);
+  info.attached = co_await parts_.volumes.is_attached(mirror.target.number());
+  const uint64_t left = mirror.state == Relation::kReverse   ? info.missing_bytes
+                        : mirror.state == Relation::kCopying ? info.changed_bytes_source
+                                                             : 0;
+  if (info.size_bytes > 0) {
+    info.progress =
+        100.0 * static_cast<double>(info.size_bytes - left) / static_cast<double>(info.size_bytes);
+  }
+  co_return info;
+}
+
+rt::Task<std::vector<MirrorInfo>> MirrorsImpl::list() {
+  std::vector<MirrorId> ids;
+  for (const auto& [id, mirror] : mirrors_) ids.push_back(id);
+  std::vector<MirrorInfo> all;
+  for (const MirrorId id : ids) {
+    Mirror* mirror = with(id);
+    if (mirror != nullptr && mirror->state != Relation::kSimplex) {
+      all.push_back(co_await info_of(*mirror));
+    }
+  }
+  std::ranges::sort(all, {}, &MirrorInfo::name);
+  co_return all;
+}
+
+rt::Task<Result<MirrorInfo>> MirrorsImpl::show(std::string name) {
+  CO_TRY_ASSIGN(Mirror* const mirror, find(name));
+  co_return co_await info_of(*mirror);
+}
+
+rt::Task<std::vector<MirrorInfo>> MirrorsImpl::infos_of(const std::vector<Mirror*>& mirrors) {
+  std::vector<MirrorInfo> all;
+  for (Mirror* mirror : mirrors) all.push_back(co_await info_of(*mirror));
+  co_return all;
+}
+
+void MirrorsImpl::tell(Severity severity, const char* code, const Mirror& mirror, std::string text,
+                       std::string next) {
+  parts_.events.emit({.severity = severity,
+                      .code = code,
+                      .subject = "mirror " + mirror.row.name,
+                      .text = std::move(text),
+                      .next = std::move(next)});
+}
+
+}  // namespace duplex::mirror

@@ -1,0 +1,176 @@
+// MirrorsImpl: the registry of mirrors. mirrors.cc has create, delete and what is shown; groups.cc
+// the names; copies.cc resync, restore, verify; jobs.cc what they start; split.cc the cut;
+// faults.cc what faults do; start.cc the start and the stop. transition.h does what a row of the
+// table says.
+//
+// Owner: the array. Thread: control core.
+//
+// Invariants:
+// 1. Whoever changes the state of a mirror, or the members of a group, holds `turn_`. What is read
+//    before the turn may be stale in it.
+// 2. A change is durable before it is seen: in one transaction with the maps it concerns.
+// 3. Nothing inside a turn waits longer than kMostWait for a device or a client.
+// 4. A job that has ended takes a turn to say what follows; by then its place in the mirror is
+//    empty, so a verb that ended it does not wait for its turn.
+#pragma once
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "mirror/ledger.h"
+#include "mirror/mirror.h"
+#include "mirror/mirrors.h"
+#include "mirror/transition.h"
+#include "rt/task_group.h"
+#include "rt/wait.h"
+
+namespace duplex::mirror {
+
+// What a row of the table needs to know, and names for its refusals.
+struct Known {
+  Facts facts;
+  uint64_t cut = 0;
+  std::string client = {};
+  std::string other = {};
+  std::string count = {};
+};
+
+class MirrorsImpl final : public Mirrors {
+ public:
+  // For a drain, a flush, the end of a copy: longer than a device that is only slow.
+  static constexpr rt::Micros kMostWait = 5 * rt::kSecond;
+  static constexpr size_t kCutsKept = 1000;
+  // A target that was lost is tried again after this, then after twice as long and so on.
+  static constexpr rt::Micros kFirstRetry = rt::kSecond;
+  static constexpr rt::Micros kLastRetry = 60 * rt::kSecond;
+
+  MirrorsImpl(Parts parts, const meta::Snapshot& snapshot);
+  ~MirrorsImpl() override;
+  rt::Task<Result<void>> start(const meta::Snapshot& snapshot, meta::Marks::Found found);
+
+  rt::Task<> stop() override;
+  rt::Task<Result<Created>> create(CreateMirror request) override;
+  rt::Task<std::vector<MirrorInfo>> list() override;
+  rt::Task<Result<MirrorInfo>> show(std::string name) override;
+  rt::Task<Result<std::vector<MirrorInfo>>> resync(Names which) override;
+  rt::Task<Result<Plan>> plan_restore(Restore request) override;
+  rt::Task<Result<std::vector<MirrorInfo>>> restore(Restore request) override;
+  rt::Task<Result<std::vector<MirrorInfo>>> verify(std::vector<std::string> names) override;
+  rt::Task<Result<Plan>> plan_remove(std::string name) override;
+  rt::Task<Result<void>> remove(std::string name, bool confirmed) override;
+  rt::Task<Result<CutInfo>> split(SplitRequest request) override;
+  std::vector<CutInfo> cuts() const override;
+  Result<CutInfo> cut(uint64_t id) const override;
+  rt::Task<Result<bool>> create_group(std::string name, std::vector<std::string> mirrors) override;
+  rt::Task<Result<GroupInfo>> add_to_group(std::string name,
+                                           std::vector<std::string> mirrors) override;
+  rt::Task<Result<GroupInfo>> remove_from_group(std::string name,
+                                                std::vector<std::string> mirrors) override;
+  rt::Task<Result<void>> delete_group(std::string name) override;
+  std::vector<GroupInfo> groups() const override;
+  Result<GroupInfo> group(const std::string& name) const override;
+  bool is_group(const std::string& name) const override { return groups_.contains(name); }
+
+ private:
+  friend class Transition;
+  friend class Cut;
+  class JobWork;
+  using Turn = rt::Mutex::Held;
+
+  // Looking up. Mirrors do not go while a turn is held.
+  Result<Mirror*> find(const std::string& name) const;
+  Mirror* with(MirrorId id) const;  // null: it is gone
+  // Mirrors and the members of groups, each once, in the order named. kState: an empty group.
+  Result<std::vector<Mirror*>> expand(const std::vector<std::string>& names) const;
+  Result<volume::VolumeInfo> volume_named(const std::string& name) const;
+  Mirror* upstream_of(VolumeNumber volume) const;  // whose target it is
+  std::vector<Mirror*> below(VolumeNumber volume) const;
+  // The mirror through which writes reach `volume` now; null: it is a root.
+  Mirror* feeder_of(VolumeNumber volume) const;
+  VolumeNumber root_of(VolumeNumber volume) const;
+
+  Error refusal(const Outcome& outcome, const Mirror& mirror, const Known& known) const;
+  // Does what the table says; a refusal is returned.
+  rt::Task<Result<void>> event(Mirror& mirror, RelationEvent event, Known known = {},
+                               Transition::How how = {});
+  volume::Access access_of(const Mirror& mirror) const;
+  void set_consistent(Ledger& ledger, volume::Member& volume, bool consistent) const;
+
+  // mirrors.cc
+  Known known_for_create(const CreateMirror& request, const volume::VolumeInfo& source,
+                         const volume::VolumeInfo& target) const;
+  rt::Task<Result<void>> make(const CreateMirror& request, const volume::VolumeInfo& source,
+                              const volume::VolumeInfo& target);
+  rt::Task<Result<Mirror*>> join(meta::MirrorRow row);
+  rt::Task<> add_leg(Mirror& mirror, volume::ChangeMap bits, volume::ChangeMap missing);
+  rt::Task<> drop(Mirror& mirror);
+  rt::Task<MirrorInfo> info_of(Mirror& mirror);
+  rt::Task<std::vector<MirrorInfo>> infos_of(const std::vector<Mirror*>& mirrors);
+  void tell(Severity severity, const char* code, const Mirror& mirror, std::string text,
+            std::string next = {});
+
+  // copies.cc
+  rt::Task<Known> known_for_resync(Mirror& mirror, bool disconnect) const;
+  rt::Task<Known> known_for_restore(Mirror& mirror, const Restore& request);
+  rt::Task<Result<void>> resync_one(Mirror& mirror, bool disconnect);
+
+  // jobs.cc
+  void start_job(Mirror& mirror, JobKind kind);
+  rt::Task<> run_job(MirrorId id, JobKind kind, std::shared_ptr<Mirror::Running> job,
+                     copy::Copier::Start start);
+  // Ends what does not fit the state that follows; within kMostWait.
+  rt::Task<Result<void>> end_jobs_for(Mirror& mirror, const Outcome& outcome, Relation to);
+  rt::Task<Result<void>> end_job(Mirror& mirror, JobKind kind, JobDesk::End end);
+  rt::Task<> retry_jobs(Mirror& mirror);
+  rt::Task<Result<void>> cancel_job(MirrorId id, JobKind kind, bool confirmed);
+  rt::Task<> job_done(MirrorId id, JobKind kind);
+  rt::Task<> found_difference(MirrorId id, ByteRange where);
+
+  // faults.cc
+  rt::Task<> look(MirrorId id);
+  rt::Task<> lost(Mirror& mirror, const Error& why);
+  rt::Task<> watch();
+  rt::Task<> second_look(MirrorId id);
+  rt::Task<> try_again(Mirror& mirror);
+
+  // split.cc
+  Result<std::vector<Mirror*>> members_of(const SplitRequest& request) const;
+  Result<Mirror*> paired(const PairId& pair, size_t entry) const;
+  CutInfo info_of(const meta::CutRow& row) const;
+
+  // start.cc
+  rt::Task<Result<void>> bring_back(meta::MirrorRow row, const meta::Marks::Found& found);
+  rt::Task<Result<void>> settle_start(const meta::Marks::Found& found);
+  const Outcome& at_start(const Mirror& mirror, const meta::Marks::Found& found, bool attached,
+                          bool bits) const;
+  rt::Task<> go_on(Mirror& mirror);
+  rt::Task<> leave_no_marks();
+
+  // groups.cc
+  Result<std::set<MirrorId>> ids_of(const std::vector<std::string>& mirrors) const;
+  rt::Task<Result<GroupInfo>> put_group(std::string name, std::set<MirrorId> members);
+
+  // Any core: not below that of any root.
+  Epoch newest_epoch() const { return Epoch(epoch_.load(std::memory_order_acquire)); }
+
+  const Parts parts_;
+  rt::Core& control_;
+  uint32_t last_mirror_ = 0;
+  uint64_t last_cut_ = 0;
+  std::atomic<uint64_t> epoch_;  // of the last cut that was stamped
+  // Those in SIMPLEX are being made or dropped: nobody else looks at them.
+  std::map<MirrorId, std::unique_ptr<Mirror>> mirrors_;
+  std::map<std::string, std::set<MirrorId>> groups_;
+  std::map<uint64_t, meta::CutRow> cuts_;
+  rt::Mutex turn_;
+  bool stopping_ = false;
+  rt::Event stop_;
+  rt::TaskGroup tasks_;
+};
+
+}  // namespace duplex::mirror

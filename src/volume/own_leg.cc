@@ -1,0 +1,272 @@
+// The own backing as a leg that may fail: what is missing there is read at the target that has it,
+// comes back before it is written, and is what decides whether a write or a FLUSH has succeeded
+// (traces F4, F23, F24, F27, F31).
+//
+// Why no read is old. A region becomes missing, and comes back, in one step without a suspension.
+// A read of the own backing looks again when it has ended: what was lost under it is read once
+// more, where it is. A read of a target that began before the region came back may end after a
+// newer write was answered: it began before that write ended, so the old bytes are right.
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "base/checksum.h"
+#include "volume/tracker_use.h"
+#include "volume/volume_impl.h"
+
+namespace duplex::volume {
+namespace {
+
+// f(region) for each region set in a word of `stretch`.
+template <class F>
+void each_region(HotExtent stretch, uint64_t regions, F f) {
+  for (; regions != 0; regions &= regions - 1) {
+    const uint64_t offset = stretch.value() * kHotBytes +
+                            static_cast<uint64_t>(std::countr_zero(regions)) * kRegionBytes;
+    f(ByteRange{offset, kRegionBytes}, regions & -regions);
+  }
+}
+
+}  // namespace
+
+ByteRange VolumeImpl::regions_of(ByteRange range) const {
+  const ByteRange wide = range.widened(kRegionBytes);
+  return {wide.offset, std::min(wide.end(), size_bytes()) - wide.offset};
+}
+
+bool VolumeImpl::is_missing_slow(ByteRange range) const {
+  return std::ranges::any_of(legs_, [&](const TargetLeg* leg) { return leg->is_missing(range); });
+}
+
+VolumeImpl::Route VolumeImpl::route(ByteRange range) const {
+  Route route{.leg = nullptr, .length = range.length};
+  if (tracker_ == nullptr || !tracker_->is_anything_missing()) return route;
+  for (TargetLeg* leg : legs_) {
+    if (!leg->is_missing_any()) continue;
+    const ByteRange run = leg->missing().next_run(range.offset, range.length + kRegionBytes);
+    if (run.empty() || run.offset >= range.end()) continue;
+    if (run.offset <= range.offset) return {leg, std::min(run.end(), range.end()) - range.offset};
+    route.length = std::min(route.length, run.offset - range.offset);
+  }
+  return route;
+}
+
+// Whole blocks, wherever they are.
+rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::byte> into) {
+  while (!into.empty()) {
+    const Route from = route({offset, into.size()});
+    const std::span<std::byte> part = into.first(from.length);
+    if (from.leg != nullptr) {
+      CO_TRY(co_await from.leg->read(offset, part));
+    } else {
+      Result<void> done = co_await backing_.read(offset, part);
+      if (is_missing({offset, part.size()})) continue;  // lost meanwhile
+      if (!done) co_return done;
+    }
+    offset += part.size();
+    into = into.subspan(part.size());
+  }
+  co_return Result<void>();
+}
+
+void VolumeImpl::add_leg(TargetLeg& leg) {
+  ASSERT(tracker_ != nullptr && legs_.size() < kMaxLegs);
+  size_t slot = 0;
+  while (std::ranges::find(legs_, slot, &TargetLeg::slot) != legs_.end()) ++slot;
+  leg.set_slot(slot);
+  legs_.push_back(&leg);
+}
+
+void VolumeImpl::remove_leg(TargetLeg& leg) {
+  ASSERT(!leg.is_missing_any());
+  std::erase(legs_, &leg);
+}
+
+void VolumeImpl::set_tracker(Tracker& tracker) {
+  ASSERT(tracker_ == nullptr && marked_ == 0);
+  tracker_ = &tracker;
+  tracker.add_debtor(own_debtor_);
+}
+
+rt::Task<> VolumeImpl::take_tracker() {
+  ASSERT(tracker_ != nullptr && legs_.empty() && recorded_.empty());
+  Tracker& tracker = *std::exchange(tracker_, nullptr);
+  while (marked_ > 0) co_await marked_left_.wait();
+  co_await tracker.remove_debtor(own_debtor_);
+}
+
+void VolumeImpl::record_into(MapId map) {
+  ASSERT(tracker_ != nullptr && std::ranges::find(recorded_, map) == recorded_.end());
+  recorded_.push_back(map);
+}
+
+void VolumeImpl::stop_recording(MapId map) { std::erase(recorded_, map); }
+
+rt::Task<Result<RangeLock::Held>> VolumeImpl::lock_and_bring_back(ByteRange range) {
+  RangeLock::Held lock = co_await locks_.lock(regions_of(range));
+  if (!is_inside(range)) co_return fail(Code::kSize);  // shrunk while it waited
+  CO_TRY(co_await bring_back(range));
+  co_return lock;
+}
+
+// Before a write, whose range lock covers the regions it touches. Where the own backing still fails
+// the region stays missing, and the write goes on as long as the leg may take it.
+rt::Task<Result<void>> VolumeImpl::bring_back(ByteRange range) {
+  const ByteRange all = regions_of(range);
+  for (uint64_t at = all.offset; at < all.end();) {
+    const Route from = route({at, all.end() - at});
+    const ByteRange run{at, from.leg == nullptr ? from.length : std::min(from.length, kCopyBytes)};
+    at = run.end();
+    if (from.leg == nullptr) continue;
+    Returned back = co_await bring_run_back(*from.leg, run);
+    if (back.result) continue;
+    if (!back.is_own_error || from.leg->mode() == TargetLeg::Mode::kMark) {
+      co_return std::move(back.result);
+    }
+  }
+  co_return Result<void>();
+}
+
+// Whole regions, all missing at the leg, under their lock. The bits go when the own backing has
+// them: a reader finds the target until then, and the same bytes here from then on.
+rt::Task<VolumeImpl::Returned> VolumeImpl::bring_run_back(TargetLeg& leg, ByteRange run) {
+  const TrackerUse tracker(*this);
+  const Readers::Inside stay = leg.stay();
+  const rt::Buffer buffer = core_.buffers().get(run.length);
+  Returned back;
+  back.result = co_await leg.read(run.offset, buffer.span());
+  if (!back.result) co_return back;
+  auto use = co_await tracker->use(run);
+  if (!use) {
+    back.result = std::unexpected(std::move(use).error());
+    co_return back;
+  }
+  const Window::Stamp stamp = own_debtor_.owed.stamp();
+  back.result = co_await store_returned(run.offset, buffer.span(), back.moved_bytes);
+  const bool is_counted = own_debtor_.owed.add(run, stamp);
+  if (back.result && !is_counted) back.result = fail(Code::kFlushLost);
+  back.is_own_error = !back.result;
+  // The owner may have given the map up.
+  if (back.result && leg.is_missing_any() && leg.missing().all(run)) leg.returned(run);
+  co_return back;
+}
+
+// Regions of zeroes become holes where that is possible.
+rt::Task<Result<void>> VolumeImpl::store_returned(uint64_t offset, std::span<const std::byte> from,
+                                                  uint64_t& moved_bytes) {
+  while (!from.empty()) {
+    const std::span<const std::byte> region =
+        from.first(std::min<size_t>(kRegionBytes, from.size()));
+    const ByteRange range{offset, region.size()};
+    if (is_zero(region)) {
+      CO_TRY(co_await own_.zero(Epoch(), range, pool::ZeroMode::kMayUnmap));
+    } else {
+      if (!backing_.is_mapped(range)) CO_TRY(co_await backing_.allocate(range));
+      CO_TRY(co_await own_.write(Epoch(), offset, region));
+      moved_bytes += region.size();
+    }
+    offset += region.size();
+    from = from.subspan(region.size());
+  }
+  co_return Result<void>();
+}
+
+// What a write has come to: `own` says whether the own backing stored it, `took` which legs did.
+// Where it failed, the first leg that has everything becomes the one the regions are read at.
+// Nothing suspends between this and the answer, unless what is missing must become durable first:
+// then it is asked again.
+Result<void> VolumeImpl::verdict(ByteRange range, const Result<void>& own, uint64_t took) {
+  const auto has_taken = [took](const TargetLeg& leg) { return (took >> leg.slot() & 1) != 0; };
+  if (!own) {
+    const auto holder = std::ranges::find_if(
+        legs_, [&](const TargetLeg* leg) { return has_taken(*leg) && leg->holds(range); });
+    if (holder != legs_.end()) {
+      each_word(range, [&](HotExtent stretch, uint64_t regions) {
+        each_region(stretch, regions, [&](ByteRange region, uint64_t bit) {
+          if (!is_missing({region.offset, 1})) (*holder)->set_missing(stretch, bit);
+        });
+      });
+    }
+  }
+  for (uint64_t at = range.offset; at < range.end();) {
+    const Route from = route({at, range.end() - at});
+    at += from.length;
+    if (from.leg == nullptr && !own) return own;
+    if (from.leg != nullptr && !has_taken(*from.leg)) {
+      return own ? fail(Code::kMediumWrite) : own;
+    }
+  }
+  return {};
+}
+
+// The host hears of an error only with no target counting as equal (trace F31).
+rt::Task<Result<void>> VolumeImpl::conclude(ByteRange range, Result<void> own, uint64_t took) {
+  Result<void> result = verdict(range, own, took);
+  if (result && !own) {
+    result = co_await write_missing_back(range);
+    if (result) result = verdict(range, own, took);
+  }
+  if (!result) refused_by_own(range, result.error());
+  co_return result;
+}
+
+// The words of these regions, where the disk may not have them.
+rt::Task<Result<void>> VolumeImpl::write_missing_back(ByteRange range) {
+  std::vector<HotExtent> stretches;
+  each_word(range, [&](HotExtent stretch, uint64_t) { stretches.push_back(stretch); });
+  std::vector<MapId> maps;
+  for (const TargetLeg* leg : legs_) {
+    if (leg->is_missing(range)) maps.push_back(leg->missing_id());
+  }
+  if (maps.empty()) co_return Result<void>();
+  Tracker& tracker = *tracker_;
+  for (const MapId map : maps) CO_TRY(co_await tracker.write_back(map, stretches));
+  co_return Result<void>();
+}
+
+// All of them.
+rt::Task<Result<void>> VolumeImpl::write_missing_back() {
+  std::vector<MapId> maps;
+  for (const TargetLeg* leg : legs_) maps.push_back(leg->missing_id());
+  if (maps.empty()) co_return Result<void>();
+  Tracker& tracker = *tracker_;
+  for (const MapId map : maps) CO_TRY(co_await tracker.write_back(map));
+  co_return Result<void>();
+}
+
+// A flush that fails has lost what no flush covered. Where targets have all of it, nothing is lost.
+rt::Task<Result<void>> VolumeImpl::flush_own() {
+  Result<void> flushed = co_await tracker_->flush(own_debtor_);
+  if (!flushed && own_debtor_.is_all_held) co_return Result<void>();
+  co_return flushed;
+}
+
+void VolumeImpl::OwnDebtor::lost(const Error& /*why*/) { volume_.own_lost(); }
+
+// In a flush of a host or in cooling. What nobody has is in doubt on every side: a bit in each map,
+// and the next FLUSH says so.
+void VolumeImpl::own_lost() {
+  own_debtor_.is_all_held = true;
+  own_debtor_.owed.lose([this](HotExtent stretch, uint64_t regions) {
+    each_region(stretch, regions, [&](ByteRange region, uint64_t bit) {
+      const ByteRange here{region.offset, 1};
+      // What the copy has read may be what is lost.
+      for (TargetLeg* leg : legs_) {
+        if (leg->is_copying(here)) leg->set_bits(stretch, bit);
+      }
+      if (is_missing(here)) return;
+      const auto holder =
+          std::ranges::find_if(legs_, [&](const TargetLeg* leg) { return leg->holds_lost(here); });
+      if (holder != legs_.end()) {
+        (*holder)->set_missing(stretch, bit);
+        return;
+      }
+      own_debtor_.is_all_held = false;
+      for (TargetLeg* leg : legs_) leg->set_bits(stretch, bit);
+      for (const MapId map : recorded_) tracker_->or_word(map, stretch, bit);
+    });
+  });
+  if (!own_debtor_.is_all_held) loss_untold_ = true;
+}
+
+}  // namespace duplex::volume

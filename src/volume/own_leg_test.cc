@@ -1,0 +1,552 @@
+// The own backing as a leg: what it failed to store or lost is read at the target that has it,
+// comes back, and is told of to nobody as long as a target has it. Source and targets live on
+// three cores; every record of the store is kept.
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "volume/target_leg.h"
+#include "volume/volume_impl.h"
+#include "volume/volume_test_kit.h"
+
+namespace duplex::volume {
+namespace {
+
+using Mode = TargetLeg::Mode;
+using testing::FakeBacking;
+using testing::TestWorld;
+
+constexpr uint64_t kExtent = 64 * kKiB;
+constexpr uint64_t kSize = 64 * kExtent;
+constexpr MapId kBits{1}, kMissing{2}, kBits2{3}, kMissing2{4}, kRecorded{5};
+
+class WordStore final : public MarkStore {
+ public:
+  bool fails = false;
+  std::map<uint32_t, std::map<uint64_t, uint64_t>> disk;  // by map and stretch
+  size_t marks = 0;
+
+  rt::Task<Result<void>> mark(std::span<const HotExtent> extents) override {
+    marks += extents.size();
+    co_return Result<void>();
+  }
+  rt::Task<Result<void>> cool(HotExtent extent, std::vector<format::MapWord> words) override {
+    for (const auto& word : words) disk[word.map][extent.value()] = word.regions;
+    co_return Result<void>();
+  }
+  rt::Task<Result<void>> write_words(MapId map, std::vector<ChangeMap::Word> words) override {
+    if (fails) co_return fail(Code::kNoSpace);
+    for (const auto& word : words) disk[map.value()][word.stretch.value()] = word.regions;
+    co_return Result<void>();
+  }
+};
+
+struct Mirror {
+  Mirror(rt::Core& core, Tracker& tracker, MapId bits, MapId missing)
+      : target("s", VolumeNumber(2), kSize, core, backing, Epoch(1)),
+        leg(
+            tracker, bits, missing, target, [this](const Error&) { ++lefts; },
+            [this] { ++became_missing; }) {}
+  FakeBacking backing{kSize, kExtent};
+  int lefts = 0, became_missing = 0;
+  VolumeImpl target;
+  TargetLeg leg;
+};
+
+class OwnLegTest : public ::testing::Test {
+ protected:
+  OwnLegTest() {
+    core().inside([&] {
+      volume.set_tracker(tracker);
+      join(one, kBits, kMissing);
+    });
+  }
+  ~OwnLegTest() override {
+    one.backing.release();
+    backing.release();
+    world.run();
+    finish(testing::ended(tracker.close()));
+  }
+  void join(Mirror& mirror, MapId bits, MapId missing) {
+    tracker.add_map(bits, MapKind::kCopyAway, ChangeMap(kSize));
+    tracker.add_map(missing, MapKind::kMissing, ChangeMap(kSize));
+    tracker.set_windows(bits, &volume.own_window(), &mirror.leg.window());
+    tracker.set_windows(missing, &mirror.leg.window(), &volume.own_window());
+    tracker.add_debtor(mirror.leg);
+    volume.add_leg(mirror.leg);
+  }
+  testing::TestCore& core() { return world.reactor(0); }
+  template <class T>
+  T finish(rt::Task<T> task) {
+    return world.finish(core(), std::move(task));
+  }
+  std::span<std::byte> filled(size_t bytes, int value) {
+    buffers.push_back(core().buffers().get(bytes));
+    std::memset(buffers.back().data(), value, bytes);
+    return buffers.back().span();
+  }
+  Result<void> write(uint64_t offset, size_t bytes, int value) {
+    return finish(volume.write(offset, filled(bytes, value), false));
+  }
+  auto start_write(uint64_t offset, size_t bytes, int value) {
+    auto written = world.start(core(), volume.write(offset, filled(bytes, value), false));
+    world.run();
+    return written;
+  }
+  int byte_at(pool::Backing& of, uint64_t offset) {
+    const rt::Buffer block = core().buffers().get(kBlockBytes);
+    EXPECT_TRUE(finish(of.read(round_down(offset, kBlockBytes), block.span())));
+    return static_cast<int>(block.span()[offset % kBlockBytes]);
+  }
+  Result<void> read(uint64_t offset, int& value) {
+    std::byte byte{};
+    Result<void> done = finish(volume.read(offset, {&byte, 1}));
+    value = static_cast<int>(byte);
+    return done;
+  }
+  int here(uint64_t offset) {
+    int value = -1;
+    EXPECT_TRUE(read(offset, value));
+    return value;
+  }
+  bool has_bit(uint64_t offset) { return one.leg.bits().any({offset, 1}); }
+  bool is_missing(uint64_t offset) { return one.leg.is_missing({offset, 1}); }
+  bool is_missing_on_disk(uint64_t region) {
+    return (store.disk[kMissing.value()][0] >> region & 1) != 0;
+  }
+  void mode(Mode to) {
+    core().inside([&] { one.leg.set_mode(to); });
+  }
+  void leave(Mirror& mirror) {
+    core().inside([&] { mirror.leg.leave(Error(Code::kTimeout)); });
+  }
+  // A restore begins: only the target has it.
+  void set_missing(uint64_t offset, uint64_t length) {
+    core().inside([&] { tracker.set(kMissing, {offset, length}); });
+    ASSERT_TRUE(finish(tracker.write_back(kMissing)));
+  }
+  // Both sides hold `value` there, flushed, in sync.
+  void begin(uint64_t bytes = 4 * kExtent, int value = 1) {
+    mode(Mode::kSend);
+    ASSERT_TRUE(write(0, bytes, value));
+    ASSERT_TRUE(finish(volume.flush()));
+  }
+  // Region 0 is missing, its first block is `value` at the target only.
+  void lose_first(int value = 2) {
+    backing.fail_write = Code::kMediumWrite;
+    ASSERT_TRUE(write(0, 4096, value));
+    backing.fail_write.reset();
+    ASSERT_TRUE(is_missing(0));
+  }
+
+  TestWorld world{3};
+  WordStore store;
+  FakeBacking backing{kSize, kExtent};
+  Tracker tracker{world.reactor(0), store, kSize};
+  VolumeImpl volume{"p", VolumeNumber(1), kSize, world.reactor(0), backing, Epoch(1)};
+  Mirror one{world.reactor(1), tracker, kBits, kMissing};
+  Mirror two{world.reactor(2), tracker, kBits2, kMissing2};
+  std::vector<rt::Buffer> buffers;
+};
+
+// Rule 1: the own backing owes from its first write on, and a flush of the host clears that.
+// Mutation: write_all() adds nothing to the window.
+TEST_F(OwnLegTest, TheOwnBackingOwesAFlushForWhatWasWritten) {
+  ASSERT_TRUE(write(kExtent, 4096, 1));
+  ASSERT_TRUE(finish(volume.zero({3 * kExtent, 4096}, {})));
+  EXPECT_EQ(volume.own_window().word(HotExtent(0)), 0b1010u);
+  ASSERT_TRUE(finish(volume.flush()));
+  EXPECT_EQ(volume.own_window().word(HotExtent(0)), 0u);
+}
+
+// Rule 3. Mutation: conclude() does not write back.
+TEST_F(OwnLegTest, AWriteOnlyTheTargetStoredSucceedsAndItsRegionIsDurablyMissing) {
+  begin();
+  lose_first();
+  EXPECT_TRUE(is_missing_on_disk(0));
+  EXPECT_EQ(one.became_missing, 1);
+  EXPECT_EQ(one.lefts, 0);
+  EXPECT_FALSE(has_bit(0));
+  EXPECT_EQ(here(0), 2);
+  EXPECT_EQ(here(8192), 1);
+  EXPECT_EQ(byte_at(backing, 0), 1) << "the own backing is not read";
+}
+
+// Mutation: verdict() makes it missing in memory although its record failed, and answers so.
+TEST_F(OwnLegTest, AWriteWhoseMissingRegionCannotBeRecordedFails) {
+  begin();
+  store.fails = true;
+  backing.fail_write = Code::kMediumWrite;
+  EXPECT_FALSE(write(0, 4096, 2));
+  EXPECT_EQ(one.leg.mode(), Mode::kMark);
+  EXPECT_TRUE(has_bit(0));
+  backing.fail_write.reset();
+  store.fails = false;
+}
+
+// Mutation: holds() does not look at bits.
+TEST_F(OwnLegTest, ALegPastACutOrThatLacksARegionHoldsNothing) {
+  begin();
+  core().inside([&] { one.leg.arm(Epoch(1)); });
+  backing.fail_write = Code::kMediumWrite;
+  EXPECT_FALSE(write(0, 4096, 2));
+  EXPECT_FALSE(is_missing(0));
+  EXPECT_TRUE(has_bit(0));
+}
+
+// The first leg that has it is chosen, and only that one. Mutation: verdict() does not ask what a
+// leg took.
+TEST_F(OwnLegTest, TheFirstLegThatTookTheWriteIsTheHolder) {
+  core().inside([&] {
+    join(two, kBits2, kMissing2);
+    two.leg.set_mode(Mode::kSendWhereClear);
+  });
+  begin();
+  core().inside([&] { tracker.set(kBits2, {kExtent, kExtent}); });
+  leave(one);
+  backing.fail_write = Code::kMediumWrite;
+  ASSERT_TRUE(write(0, 4096, 2));
+  EXPECT_FALSE(is_missing(0));
+  EXPECT_TRUE(two.leg.is_missing({0, 1}));
+  EXPECT_EQ(here(0), 2);
+  EXPECT_FALSE(write(kExtent, 4096, 2)) << "it has a bit there";
+}
+
+// A write to another block of the region is under way while it becomes missing, and its target
+// part fails: the own backing has it, nobody reads it there. Mutation: verdict() ends with `own`.
+TEST_F(OwnLegTest, AWriteWhoseRegionBecomesMissingUnderItCountsAtTheTargetAlone) {
+  begin();
+  one.backing.hold = true;
+  const auto other = start_write(8192, 4096, 3);
+  backing.fail_write = Code::kMediumWrite;
+  const auto first = start_write(0, 4096, 2);
+  backing.fail_write.reset();
+  ASSERT_FALSE(other->has_value() || first->has_value());
+  // The region is lost by a flush that fails, as far as the target has it.
+  backing.fail_flush = {Code::kFlushLost};
+  ASSERT_EQ(byte_at(backing, 8192), 3);
+  const auto flushed = world.start(core(), volume.flush());
+  world.run();
+  EXPECT_TRUE(is_missing(0));
+  one.backing.fail_write = Code::kMediumWrite;
+  world.reactor(1).inside([&] { one.backing.release(); });
+  world.run();
+  ASSERT_TRUE(other->has_value() && first->has_value() && flushed->has_value());
+  EXPECT_FALSE(**other);
+  EXPECT_FALSE(**first);
+  one.backing.fail_write.reset();
+}
+
+// Rule 4, trace F24 (b). Mutation: route() gives the own backing when the leg is in kMark.
+TEST_F(OwnLegTest, ARegionIsMissingForReadersWhenItsTargetIsAway) {
+  begin();
+  lose_first();
+  leave(one);
+  EXPECT_EQ(here(0), 2);
+  one.backing.fail_read = Code::kMediumRead;
+  int value = 0;
+  EXPECT_EQ(read(0, value).error().code(), Code::kMediumRead);
+  EXPECT_EQ(here(kExtent), 1);
+  one.backing.fail_read.reset();
+}
+
+// A flush fails while a read of the own backing is under way: what was read may be lost. Mutation:
+// read() does not look again.
+TEST_F(OwnLegTest, AReadOfWhatIsLostMeanwhileIsReadAgainAtTheTarget) {
+  begin();
+  ASSERT_TRUE(write(0, 4096, 2));
+  backing.hold_reads = true;
+  backing.fail_flush = {Code::kFlushLost};
+  const rt::Buffer block = core().buffers().get(kBlockBytes);
+  const size_t reads = one.backing.count("read");
+  const auto flushed = world.start(core(), volume.flush());
+  const auto done = world.start(core(), volume.read(0, block.span()));
+  world.run();
+  core().inside([&] { backing.release(); });
+  world.run();
+  ASSERT_TRUE(done->has_value() && flushed->has_value());
+  EXPECT_TRUE(**flushed);
+  EXPECT_EQ(one.backing.count("read"), reads + 1);
+  EXPECT_EQ(static_cast<int>(block.span()[0]), 2);
+}
+
+// Mutation: status() asks the own backing alone.
+TEST_F(OwnLegTest, BlockStatusFollowsTheReads) {
+  mode(Mode::kMark);
+  ASSERT_TRUE(finish(one.target.write(kExtent, filled(4096, 5), false)));
+  set_missing(0, 3 * kExtent);
+  const auto runs = finish(volume.status({0, kSize}, 8));
+  ASSERT_TRUE(runs && runs->size() == 3);
+  EXPECT_TRUE((*runs)[0].hole);
+  EXPECT_FALSE((*runs)[1].hole);
+  EXPECT_EQ((*runs)[1].length, kExtent);
+  EXPECT_TRUE((*runs)[2].hole);
+}
+
+// Rule 5, traces F4 (a) and F24 (d). Mutation: write() does not bring back.
+TEST_F(OwnLegTest, AWriteBringsItsRegionBackFirst) {
+  begin();
+  lose_first();
+  const size_t marks = store.marks, writes = one.backing.count("write");
+  ASSERT_TRUE(write(8192 + 100, 10, 3));
+  EXPECT_FALSE(is_missing(0));
+  EXPECT_EQ(byte_at(backing, 0), 2);
+  EXPECT_EQ(byte_at(backing, 8192 + 100), 3);
+  EXPECT_EQ(byte_at(backing, 8192), 1);
+  EXPECT_EQ(one.backing.count("write"), writes + 1) << "what came back goes to nobody";
+  EXPECT_EQ(store.marks, marks) << "it is hot already";
+  EXPECT_TRUE(is_missing_on_disk(0));
+}
+
+// In a restore the target keeps what it has (trace F4 (b)). Mutation: lock_and_bring_back() locks
+// the blocks alone (seen by the two writers).
+TEST_F(OwnLegTest, WritersBesideEachOtherInAMissingRegionLoseNothing) {
+  ASSERT_TRUE(finish(one.target.write(0, filled(2 * kExtent, 7), false)));
+  set_missing(0, 2 * kExtent);
+  one.backing.slow = backing.slow = true;
+  const auto a = world.start(core(), volume.write(0, filled(4096, 1), false));
+  const auto b = world.start(core(), volume.write(4096, filled(4096, 2), false));
+  const auto c = world.start(core(), volume.zero({8192, kExtent}, {}));
+  world.run();
+  ASSERT_TRUE(a->has_value() && **a && b->has_value() && **b && c->has_value() && **c);
+  EXPECT_EQ(here(0), 1);
+  EXPECT_EQ(here(4096), 2);
+  EXPECT_EQ(here(8192), 0);
+  EXPECT_EQ(here(8192 + kExtent), 7);
+  EXPECT_EQ(byte_at(one.backing, 0), 7);
+  EXPECT_FALSE(one.leg.is_missing_any());
+  EXPECT_EQ(one.leg.bits().count(), 2u);
+}
+
+// Mutation: bring_back() gives every error back.
+TEST_F(OwnLegTest, WhereTheOwnBackingStillFailsAWriteGoesToTheHolderAndTheRegionStaysMissing) {
+  begin();
+  lose_first();
+  backing.fail_write = Code::kMediumWrite;
+  ASSERT_TRUE(write(8192, 4096, 3));
+  EXPECT_TRUE(is_missing(0));
+  EXPECT_EQ(here(8192), 3);
+  ASSERT_TRUE(write(100, 10, 4)) << "reads the rest of the block at the holder";
+  EXPECT_EQ(here(100), 4);
+  EXPECT_EQ(here(99), 2);
+  leave(one);
+  EXPECT_FALSE(write(8192, 4096, 5));
+  EXPECT_EQ(here(8192), 3);
+  backing.fail_write.reset();
+}
+
+// Rule 6, traces F24 (e) and F27 (a). Mutations: returned() clears the disk's bit at once (no
+// window); flush_all() does not write back.
+TEST_F(OwnLegTest, TheMarkLeavesTheDiskAfterTheOwnFlushAndBeforeTheFlushIsAnswered) {
+  begin();
+  lose_first();
+  ASSERT_TRUE(write(8192, 4096, 3));
+  ASSERT_FALSE(is_missing(0));
+  ASSERT_TRUE(finish(tracker.write_back(kMissing)));
+  EXPECT_TRUE(is_missing_on_disk(0)) << "a power loss takes it from the own backing";
+  ASSERT_TRUE(finish(volume.flush()));
+  EXPECT_FALSE(is_missing_on_disk(0)) << "a crash would read the old region";
+}
+
+// Trace F24 (g). Mutation: flush_all() asks legs in kSend only.
+TEST_F(OwnLegTest, AFlushWaitsForTheTargetThatHasWhatIsMissingInAnyMode) {
+  begin();
+  lose_first();
+  leave(one);
+  const size_t flushes = one.backing.count("flush");
+  EXPECT_TRUE(finish(volume.flush()));
+  EXPECT_EQ(one.backing.count("flush"), flushes + 1);
+  one.backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+}
+
+// Trace F23. Mutation: own_lost() sets bits alone.
+TEST_F(OwnLegTest, WhatAFailedFlushLostIsMissingWhereATargetHoldsItAndTheFlushSucceeds) {
+  begin();
+  ASSERT_TRUE(write(kExtent, 4096, 2));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_TRUE(finish(volume.flush()));
+  EXPECT_FALSE(is_missing(0)) << "an earlier flush covered it";
+  EXPECT_TRUE(is_missing(kExtent));
+  EXPECT_TRUE(is_missing_on_disk(1));
+  EXPECT_EQ(one.became_missing, 1);
+  EXPECT_TRUE(finish(volume.flush()));
+  ASSERT_TRUE(finish(volume.write(2 * kExtent, filled(4096, 3), false)));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_TRUE(finish(volume.write(3 * kExtent, filled(4096, 3), true))) << "FUA the same way";
+  EXPECT_TRUE(is_missing(2 * kExtent));
+}
+
+// A copying leg was not asked to flush when the FLUSH began. Mutation: flush_all() without its
+// second round.
+TEST_F(OwnLegTest, ALegThatBecomesAHolderInAFlushIsFlushedBeforeTheAnswer) {
+  mode(Mode::kSendWhereClear);
+  ASSERT_TRUE(write(0, 4096, 2));
+  const size_t flushes = one.backing.count("flush");
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_TRUE(finish(volume.flush()));
+  EXPECT_TRUE(is_missing(0));
+  EXPECT_EQ(one.backing.count("flush"), flushes + 1);
+}
+
+// Mutation: own_lost() leaves recorded maps out.
+TEST_F(OwnLegTest, WhatNobodyHoldsGetsABitInEveryMapAndOneFlushFails) {
+  core().inside([&] {
+    join(two, kBits2, kMissing2);
+    tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize));
+  });
+  mode(Mode::kSendWhereClear);
+  ASSERT_TRUE(write(0, 4096, 1));
+  leave(one);
+  core().inside([&] {
+    tracker.begin_copy(kBits, {0, kExtent}).done();
+    tracker.begin_copy(kBits2, {0, kExtent}).done();
+    volume.record_into(kRecorded);
+  });
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_EQ(finish(volume.flush()).error().code(), Code::kFlushLost);
+  EXPECT_TRUE(has_bit(0));
+  EXPECT_TRUE(two.leg.bits().any({0, 1}));
+  EXPECT_TRUE(tracker.map(kRecorded).any({0, 1}));
+  EXPECT_FALSE(is_missing(0));
+  EXPECT_TRUE(finish(volume.flush()));
+}
+
+// The tracker flushes by itself when it cools: nobody is there to be told. Mutation: own_lost()
+// leaves loss_untold_ alone.
+TEST_F(OwnLegTest, ALossInCoolingFailsTheNextFlushAlsoOneFromAbove) {
+  for (const bool is_forwarded : {false, true}) {
+    ASSERT_TRUE(write(0, 4096, 1));
+    backing.fail_flush = {Code::kFlushLost};
+    EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+    EXPECT_FALSE(finish(is_forwarded ? volume.forward_flush() : volume.flush()));
+    EXPECT_TRUE(finish(volume.flush()));
+  }
+}
+
+// A write that a loss overtook counts as failed. Mutation: write_all() ignores what add() says.
+TEST_F(OwnLegTest, AWriteUnderWayAtALossCountsAsFailedHere) {
+  begin();
+  one.backing.hold = true;
+  backing.hold = true;
+  const auto written = start_write(0, 4096, 2);
+  backing.fail_flush = {Code::kFlushLost};
+  const auto flushed = world.start(core(), volume.flush());
+  world.run();
+  EXPECT_FALSE(is_missing(0)) << "nothing was in the window";
+  core().inside([&] { backing.release(); });
+  world.reactor(1).inside([&] { one.backing.release(); });
+  world.run();
+  ASSERT_TRUE(written->has_value() && flushed->has_value());
+  EXPECT_TRUE(**written);
+  EXPECT_TRUE(is_missing(0));
+}
+
+// Mirrors that were brought back in a restore and not written since are still at the target; what
+// was written since is nowhere else. Mutations: holds_lost() is holds(); admit() forgets nothing.
+TEST_F(OwnLegTest, WhatCameBackAndWasLostIsMissingAgainUnlessItWasWritten) {
+  ASSERT_TRUE(finish(one.target.write(0, filled(2 * kExtent, 7), false)));
+  set_missing(0, 2 * kExtent);
+  for (uint64_t from = 0; from < 2 * kExtent;) {
+    const auto step = finish(volume.restore_step(one.leg, from));
+    ASSERT_TRUE(step);
+    from = step->next;
+  }
+  ASSERT_FALSE(one.leg.is_missing_any());
+  ASSERT_TRUE(write(kExtent, 4096, 3));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_TRUE(is_missing(0));
+  EXPECT_FALSE(is_missing(kExtent));
+  EXPECT_TRUE(has_bit(kExtent));
+}
+
+// Rule 7. Mutation: restore_step() forwards (write_all() in place of the own leg).
+TEST_F(OwnLegTest, AStepBackWritesTheOwnBackingOnlyAndAHoleThereUnmapsHere) {
+  ASSERT_TRUE(write(0, 2 * kExtent, 9));
+  core().inside([&] { tracker.begin_copy(kBits, {0, 2 * kExtent}).done(); });
+  ASSERT_TRUE(finish(one.target.write(0, filled(4096, 7), false)));
+  set_missing(0, 2 * kExtent);
+  const size_t writes = one.backing.count("write");
+  const auto step = finish(volume.restore_step(one.leg, 0));
+  ASSERT_TRUE(step);
+  EXPECT_EQ(step->done_bytes, 2 * kExtent);
+  EXPECT_EQ(step->moved_bytes, kExtent);
+  EXPECT_EQ(byte_at(backing, 0), 7);
+  EXPECT_EQ(byte_at(backing, 4096), 0);
+  EXPECT_TRUE(backing.is_hole({kExtent, kExtent}));
+  EXPECT_EQ(one.backing.count("write"), writes);
+  EXPECT_TRUE(one.leg.bits().empty());
+}
+
+// Trace F24 (c). Mutations: next_copy() does not skip; copy_step() reads the own backing (seen by
+// the other leg's copy).
+TEST_F(OwnLegTest, ACopyLeavesRegionsMissingAtItsLegAloneAndReadsOthersWhereTheyAre) {
+  core().inside([&] { join(two, kBits2, kMissing2); });
+  ASSERT_TRUE(finish(one.target.write(0, filled(kExtent, 7), false)));
+  set_missing(0, kExtent);
+  core().inside([&] {
+    tracker.set(kBits, {0, 2 * kExtent});
+    tracker.set(kBits2, {0, 2 * kExtent});
+    one.leg.set_mode(Mode::kSendWhereClear);
+    two.leg.set_mode(Mode::kSendWhereClear);
+  });
+  EXPECT_EQ(volume.next_copy(one.leg, 0, kMiB), (ByteRange{kExtent, kExtent}));
+  const auto step = finish(volume.copy_step(two.leg, 0, Epoch(1)));
+  ASSERT_TRUE(step);
+  EXPECT_EQ(byte_at(two.backing, 0), 7);
+  EXPECT_EQ(byte_at(one.backing, 0), 7);
+  // The bit beside it goes when it is back.
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+  EXPECT_FALSE(has_bit(0));
+  EXPECT_TRUE(has_bit(kExtent));
+}
+
+// Rule 8. Mutation: zero_all() records nothing.
+TEST_F(OwnLegTest, WhatPassesTheGateIsRecordedAlsoWithoutLegs) {
+  core().inside([&] {
+    volume.remove_leg(one.leg);
+    tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize));
+    volume.record_into(kRecorded);
+  });
+  ASSERT_TRUE(write(0, 4096, 1));
+  ASSERT_TRUE(finish(volume.zero({2 * kExtent, kExtent}, {})));
+  ASSERT_TRUE(finish(volume.forward_write(Epoch(1), 4 * kExtent, filled(4096, 1))));
+  core().inside([&] { volume.stop_recording(kRecorded); });
+  ASSERT_TRUE(write(6 * kExtent, 4096, 1));
+  EXPECT_EQ(tracker.map(kRecorded).word(HotExtent(0)), 0b10101u);
+}
+
+// Rule 9. Mutation: drained() does not wait for reads.
+TEST_F(OwnLegTest, ALegIsDrainedWhenTheReadsOfItsTargetHaveEnded) {
+  begin();
+  lose_first();
+  leave(one);
+  one.backing.hold_reads = true;
+  const rt::Buffer block = core().buffers().get(kBlockBytes);
+  const auto done = world.start(core(), volume.read(0, block.span()));
+  world.run();
+  const auto drained = world.start(core(), testing::ended(one.leg.drained()));
+  world.run();
+  EXPECT_FALSE(drained->has_value());
+  world.reactor(1).inside([&] { one.backing.release(); });
+  world.run();
+  EXPECT_TRUE(done->has_value() && drained->has_value());
+  EXPECT_TRUE(is_missing(0));
+}
+
+// Mutation: take_tracker() does not wait for flushes.
+TEST_F(OwnLegTest, TheTrackerStaysUntilAFlushHasEnded) {
+  core().inside([&] { volume.remove_leg(one.leg); });
+  backing.hold_reads = true;
+  const auto flushed = world.start(core(), volume.flush());
+  const auto taken = world.start(core(), testing::ended(volume.take_tracker()));
+  world.run();
+  EXPECT_FALSE(taken->has_value());
+  core().inside([&] { backing.release(); });
+  world.run();
+  EXPECT_TRUE(flushed->has_value() && taken->has_value());
+}
+
+}  // namespace
+}  // namespace duplex::volume
