@@ -1,6 +1,9 @@
 #include "api/body.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 #include "base/text.h"
 
@@ -69,6 +72,41 @@ uint64_t Body::size(const char* key, bool required) {
   mistake(fmt::format("'{}' must be a number of bytes or a size like \"10G\", at most {}", key,
                       format_size(kMaxBytes)));
   return 0;
+}
+
+uint64_t Body::number(const char* key, uint64_t fallback, uint64_t most) {
+  const nlohmann::json value = raw(key);
+  if (value.is_null()) return fallback;
+  if (value.is_number_unsigned() && value.get<uint64_t>() <= most) return value.get<uint64_t>();
+  mistake(fmt::format("'{}' must be a whole number, at most {}", key, most));
+  return fallback;
+}
+
+std::vector<std::string> Body::texts(const char* key) {
+  const nlohmann::json value = raw(key);
+  if (value.is_null()) return {};
+  std::vector<std::string> all;
+  for (const nlohmann::json& one : value.is_array() ? value : nlohmann::json::array()) {
+    if (one.is_string()) all.push_back(one.get<std::string>());
+    if (all.empty() || all.back().empty() || all.back().contains('\0') || !one.is_string())
+      mistake(fmt::format("'{}' must be a list of names", key));
+  }
+  if (!value.is_array()) mistake(fmt::format("'{}' must be a list of names", key));
+  return all;
+}
+
+std::string Body::word(const char* key, std::initializer_list<std::string_view> words) {
+  const std::string given = text(key);
+  if (given.empty()) return std::string(*words.begin());
+  if (std::ranges::find(words, given) == words.end())
+    mistake(fmt::format("'{}' must be {}", key, fmt::join(words, " or ")));
+  return given;
+}
+
+nlohmann::json Body::raw(const char* key) {
+  read_.insert(key);
+  const auto it = object_.find(key);
+  return it == object_.end() ? nlohmann::json() : *it;
 }
 
 Result<void> Body::done() const {

@@ -1,9 +1,12 @@
 // Body: the JSON object of a request, read key by key; what nobody asked for is refused.
 #pragma once
 
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/error.h"
 
@@ -23,6 +26,14 @@ class Body {
   std::string path(const char* key);
   // A number of bytes, or text like "10G"; at most kMaxBytes.
   uint64_t size(const char* key, bool required = false);
+  // A whole number up to `most`.
+  uint64_t number(const char* key, uint64_t fallback, uint64_t most);
+  // A list of texts; none is empty.
+  std::vector<std::string> texts(const char* key);
+  // One of `words`, of which the first is the fallback.
+  std::string word(const char* key, std::initializer_list<std::string_view> words);
+  // The value as it is, null when it is missing.
+  nlohmann::json raw(const char* key);
   // After all keys were read: the first mistake, or a key nobody read.
   Result<void> done() const;
 

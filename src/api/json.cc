@@ -21,6 +21,16 @@ Json time_or_null(int64_t wall_us) {
   return wall_us == 0 ? Json(nullptr) : Json(format_time(wall_us));
 }
 
+Json text_or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+
+Json number_or_null(uint64_t number) { return number == 0 ? Json(nullptr) : Json(number); }
+
+// What hosts may do with the target.
+std::string_view access_word(const mirror::MirrorInfo& info) {
+  if (info.state == mirror::Relation::kSplit) return info.read_only ? "ro" : "rw";
+  return info.state == mirror::Relation::kReverse ? "ro" : "none";
+}
+
 }  // namespace
 
 std::string_view severity_name(Severity severity) {
@@ -45,6 +55,8 @@ Json to_json(const control::Array& array, const volume::VolumeInfo& info) {
           {"device", info.device},
           {"thick", info.thick},
           {"damaged", info.damaged},
+          {"consistent", info.consistent},
+          {"mirrors", info.mirrors},
           {"created", time_or_null(info.created_us)},
           {"reactor", info.core},
           {"clients", info.clients},
@@ -107,23 +119,88 @@ Json to_json(const pool::PhysicalRun& run) {
           {"count", run.count}};
 }
 
-Json to_json(const control::Jobs& jobs, const meta::JobRow& row) {
+Json to_json(const control::JobInfo& info) {
+  const meta::JobRow& row = info.row;
   const double progress = row.bytes_total == 0 ? 100.0
                                                : 100.0 * static_cast<double>(row.bytes_done) /
                                                      static_cast<double>(row.bytes_total);
   return {{"id", row.id},
           {"kind", row.kind},
+          {"mirror", text_or_null(info.mirror)},
           {"target", row.target},
           {"source", row.source},
           {"state", row.state},
+          {"stalled", info.is_stalled},
+          {"reason", info.reason},
           {"error", row.error},
           {"progress", row.state == "done" ? 100.0 : progress},
           {"bytes_done", row.bytes_done},
           {"bytes_total", row.bytes_total},
-          {"eta_s", jobs.eta_seconds(row)},
+          {"bytes_moved", info.bytes_moved ? Json(*info.bytes_moved) : Json(nullptr)},
+          {"eta_s", info.eta_seconds},
           {"rate", row.rate},
           {"started", time_or_null(row.started_us)},
           {"ended", time_or_null(row.ended_us)}};
+}
+
+Json to_json(const mirror::MirrorInfo& info, ArrayId array) {
+  const std::string id = format_id(array);
+  return {{"number", info.id.value()},
+          {"name", info.name},
+          {"source", info.source},
+          {"source_array", id},
+          {"source_id", format_id(info.source_number)},
+          {"target", info.target},
+          {"target_array", id},
+          {"target_id", format_id(info.target_number)},
+          {"size", info.size_bytes},
+          {"kind", "local"},
+          {"mode", "sync"},
+          {"state", mirror::shown_name(info.state)},
+          {"reason", info.reason},
+          {"access", access_word(info)},
+          {"consistent", info.consistent},
+          {"attached", info.attached},
+          {"groups", info.groups},
+          {"cut", number_or_null(info.cut)},
+          {"hold", info.in_cut},
+          {"progress", info.progress},
+          {"job", info.job ? Json(*info.job) : Json(nullptr)},
+          {"then", text_or_null(info.then)},
+          {"changed_bytes", info.changed_bytes()},
+          {"changed_bytes_source", info.changed_bytes_source},
+          {"changed_bytes_target", info.changed_bytes_target},
+          {"missing_bytes", info.missing_bytes},
+          {"created", time_or_null(info.created_us)}};
+}
+
+Json to_json(const mirror::GroupInfo& info) {
+  return {{"name", info.name}, {"mirrors", info.mirrors}};
+}
+
+Json to_json(const mirror::CutInfo& info) {
+  Json json = {{"cut", info.id},
+               {"epoch", info.epoch},
+               {"certified", !info.is_void},
+               {"hold_us", info.hold},
+               {"time", time_or_null(info.wall_us)},
+               {"members", Json::array()}};
+  for (const mirror::CutInfo::Member& member : info.members) {
+    const bool is_there = !member.mirror.empty();
+    json["members"].push_back(
+        {{"name", text_or_null(member.mirror)},
+         {"target", text_or_null(member.target)},
+         {"target_id", format_id(member.number)},
+         {"state", is_there ? Json(mirror::shown_name(member.state)) : Json(nullptr)}});
+  }
+  return json;
+}
+
+Json to_json(const mirror::Plan& plan) {
+  return {{"plan", plan.lines},
+          {"bytes_overwritten", plan.bytes_overwritten},
+          {"volume", text_or_null(plan.volume)},
+          {"destroys", plan.destroys}};
 }
 
 Json to_json(const meta::EventRow& row) {

@@ -15,7 +15,12 @@ Json to_json(const pool::PoolUsage& usage);
 Json to_json(const pool::Pool::BackingInfo& info);
 Json to_json(const pool::ExtentRun& run);
 Json to_json(const pool::PhysicalRun& run);
-Json to_json(const control::Jobs& jobs, const meta::JobRow& row);
+Json to_json(const control::JobInfo& info);
+// `array`: of both volumes.
+Json to_json(const mirror::MirrorInfo& info, ArrayId array);
+Json to_json(const mirror::GroupInfo& info);
+Json to_json(const mirror::CutInfo& info);
+Json to_json(const mirror::Plan& plan);
 Json to_json(const meta::EventRow& row);
 
 std::string_view severity_name(Severity severity);

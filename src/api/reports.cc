@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "api/json.h"
 #include "base/text.h"
@@ -95,10 +96,80 @@ void job_lines(control::Array& array, std::vector<Line>& lines) {
   }
 }
 
+void mirror_lines(const std::vector<mirror::MirrorInfo>& mirrors, std::vector<Line>& lines) {
+  for (const auto& info : mirrors) {
+    if (info.state == mirror::Relation::kSuspended) {
+      lines.push_back(
+          {Severity::kError,
+           fmt::format("mirror {} of {} is suspended: {}, {} behind", info.name, info.source,
+                       info.reason, format_size_rounded(info.changed_bytes())),
+           fmt::format("duplex mirror resync {}", info.name)});
+    }
+    if (info.missing_bytes > 0 && info.state != mirror::Relation::kReverse) {
+      lines.push_back({Severity::kWarning,
+                       fmt::format("volume {} is degraded: {} of it are read from {}", info.source,
+                                   format_size_rounded(info.missing_bytes), info.target),
+                       fmt::format("duplex mirror show {}", info.name)});
+    }
+  }
+}
+
+// How many mirrors are in each state, also those in which none is.
+std::map<std::string_view, uint64_t> mirror_counts(const std::vector<mirror::MirrorInfo>& mirrors) {
+  using enum mirror::Relation;
+  std::map<std::string_view, uint64_t> counts;
+  for (const auto state : {kCopying, kSync, kSplitting, kSplit, kReverse, kSuspended})
+    counts[mirror::shown_name(state)] = 0;
+  for (const auto& info : mirrors) ++counts[mirror::shown_name(info.state)];
+  return counts;
+}
+
+Json mirrors_report(control::Array& array, const std::vector<mirror::MirrorInfo>& mirrors) {
+  Json json = {{"count", mirrors.size()},
+               {"states", Json::object()},
+               {"last_cut", nullptr},
+               {"last_hold_us", nullptr}};
+  for (const auto& [state, count] : mirror_counts(mirrors)) json["states"][state] = count;
+  const auto cuts = array.mirrors().cuts();
+  if (cuts.empty()) return json;
+  json["last_cut"] = cuts.back().id;
+  json["last_hold_us"] = cuts.back().hold;
+  return json;
+}
+
+void mirror_metrics(control::Array& array, const std::vector<mirror::MirrorInfo>& mirrors,
+                    std::string& out) {
+  const auto head = [&](const char* name, const char* type, const char* help) {
+    out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
+  };
+  head("duplex_mirrors", "gauge", "Mirrors by state.");
+  for (const auto& [state, count] : mirror_counts(mirrors))
+    out += fmt::format("duplex_mirrors{{state=\"{}\"}} {}\n", state, count);
+  head("duplex_mirror_changed_bytes", "gauge", "Bytes in which the two sides of a mirror differ.");
+  for (const auto& info : mirrors) {
+    out += fmt::format(
+        "duplex_mirror_changed_bytes{{mirror=\"{0}\",side=\"source\"}} "
+        "{1}\nduplex_mirror_changed_bytes{{mirror=\"{0}\",side=\"target\"}} {2}\n",
+        info.name, info.changed_bytes_source, info.changed_bytes_target);
+  }
+  head("duplex_mirror_missing_bytes", "gauge", "Bytes that only the target holds.");
+  for (const auto& info : mirrors)
+    out += fmt::format("duplex_mirror_missing_bytes{{mirror=\"{}\"}} {}\n", info.name,
+                       info.missing_bytes);
+  const auto cuts = array.mirrors().cuts();
+  head("duplex_last_cut", "gauge", "Number of the last cut.");
+  out += fmt::format("duplex_last_cut {}\n", cuts.empty() ? 0 : cuts.back().id);
+  head("duplex_last_cut_hold_seconds", "gauge", "How long the last cut held writes up.");
+  out += fmt::format("duplex_last_cut_hold_seconds {:.6f}\n",
+                     cuts.empty() ? 0.0 : static_cast<double>(cuts.back().hold) / rt::kSecond);
+}
+
 }  // namespace
 
-nlohmann::json status_report(control::Array& array) {
+rt::Task<nlohmann::json> status_report(control::Array& array) {
+  const std::vector<mirror::MirrorInfo> mirrors = co_await array.mirrors().list();
   std::vector<Line> lines;
+  mirror_lines(mirrors, lines);
   store_lines(array, lines);
   device_lines(array, lines);
   pool_lines(array, lines);
@@ -123,6 +194,7 @@ nlohmann::json status_report(control::Array& array) {
       {"volumes", array.volumes().infos().size()},
       {"devices", array.pool().devices().size()},
       {"pool", to_json(array.pool().usage())},
+      {"mirrors", mirrors_report(array, mirrors)},
       {"engine", array.options().engine},
       {"reactors", array.world().reactor_count()},
       {"uptime_s", (array.world().control().clock().now() - array.started()) / rt::kSecond},
@@ -130,18 +202,25 @@ nlohmann::json status_report(control::Array& array) {
   for (const Line& line : lines)
     json["lines"].push_back(
         {{"severity", severity_name(line.severity)}, {"text", line.text}, {"next", line.next}});
-  return json;
+  co_return json;
 }
 
 rt::Task<std::string> support_page(control::Array& array) {
-  Json json = {{"status", status_report(array)},
+  Json json = {{"status", co_await status_report(array)},
                {"volumes", Json::array()},
                {"devices", Json::array()},
+               {"mirrors", Json::array()},
+               {"groups", Json::array()},
+               {"cuts", Json::array()},
                {"jobs", Json::array()},
                {"events", Json::array()}};
   for (const auto& info : array.volumes().infos()) json["volumes"].push_back(to_json(array, info));
   for (const auto& info : array.pool().devices()) json["devices"].push_back(to_json(info));
-  for (const auto& row : array.jobs().list()) json["jobs"].push_back(to_json(array.jobs(), row));
+  for (const auto& info : co_await array.mirrors().list())
+    json["mirrors"].push_back(to_json(info, array.options().id));
+  for (const auto& info : array.mirrors().groups()) json["groups"].push_back(to_json(info));
+  for (const auto& info : array.mirrors().cuts()) json["cuts"].push_back(to_json(info));
+  for (const auto& info : co_await array.jobs().infos()) json["jobs"].push_back(to_json(info));
   const auto events = co_await array.events().after(0, 1000, 0);
   if (events) {
     for (const auto& row : *events) json["events"].push_back(to_json(row));
@@ -149,7 +228,8 @@ rt::Task<std::string> support_page(control::Array& array) {
   co_return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-std::string metrics_page(control::Array& array) {
+rt::Task<std::string> metrics_page(control::Array& array) {
+  const std::vector<mirror::MirrorInfo> mirrors = co_await array.mirrors().list();
   std::string out;
   const auto head = [&](const char* name, const char* type, const char* help) {
     out += fmt::format("# HELP {} {}\n# TYPE {} {}\n", name, help, name, type);
@@ -212,7 +292,8 @@ std::string metrics_page(control::Array& array) {
       "duplex_events_total{{severity=\"error\"}} {}\nduplex_events_total{{severity=\"warning\"}} "
       "{}\n",
       array.events().errors(), array.events().warnings());
-  return out;
+  mirror_metrics(array, mirrors, out);
+  co_return out;
 }
 
 }  // namespace duplex::api

@@ -11,12 +11,12 @@ namespace duplex::api {
 
 // {"array","id","ok","lines":[{"severity","text","next"}],"pool",...}: worst first, at most ten
 // lines.
-nlohmann::json status_report(control::Array& array);
+rt::Task<nlohmann::json> status_report(control::Array& array);
 
 // One text with everything a person who helps needs, and no secret.
 rt::Task<std::string> support_page(control::Array& array);
 
 // Prometheus text format 0.0.4.
-std::string metrics_page(control::Array& array);
+rt::Task<std::string> metrics_page(control::Array& array);
 
 }  // namespace duplex::api

@@ -9,14 +9,14 @@
 #include "api/json.h"
 #include "api/openapi.h"
 #include "api/reports.h"
+#include "api/route.h"
 #include "base/text.h"
 
 namespace duplex::api {
 namespace {
 
 using control::Array;
-using Names = std::map<std::string, std::string>;  // parts of the path: {name}, {id}
-using Handler = rt::Task<Result<Json>> (*)(Array&, Request, Names);
+using Names = PathNames;
 
 // Longest a request may wait for something (a job, an event).
 constexpr rt::Micros kMaxWait = 60 * rt::kSecond;
@@ -53,54 +53,20 @@ int http_status(Code code) {
   }
 }
 
-Result<uint64_t> query_number(const Request& request, const char* key, uint64_t fallback,
-                              uint64_t most) {
-  const auto it = request.query.find(key);
-  if (it == request.query.end()) return fallback;
-  const auto number = parse_number(it->second);
-  if (number) return std::min(*number, most);
-  return fail(Code::kInvalid, fmt::format("'{}' must be a whole number, not '{}'", key, it->second),
-              "see /api/v1/openapi.json");
-}
-
-Result<bool> query_flag(const Request& request, const char* key) {
-  const auto it = request.query.find(key);
-  if (it == request.query.end() || it->second == "false" || it->second == "0") return false;
-  if (it->second == "true" || it->second == "1") return true;
-  return fail(Code::kInvalid, fmt::format("'{}' must be true or false, not '{}'", key, it->second),
-              "see /api/v1/openapi.json");
-}
-
 // ?timeout=SECONDS
 Result<rt::Micros> wait_until(Array& array, const Request& request) {
   TRY_ASSIGN(const uint64_t seconds, query_number(request, "timeout", 0, kMaxWait / rt::kSecond));
   return array.world().control().clock().now() + seconds * rt::kSecond;
 }
 
-Result<uint32_t> job_id(const Names& names) {
-  const auto id = parse_number(names.at("id"));
-  if (!id || *id > UINT32_MAX)
-    return fail(Code::kInvalid, fmt::format("'{}' is not a job id", names.at("id")),
-                "duplex job list");
-  return static_cast<uint32_t>(*id);
+// The number of a job, or the name of a mirror.
+Result<uint32_t> job_id(Array& array, const Names& names) {
+  return array.jobs().number_of(names.at("id"));
 }
 
-// NAME, 0xNUMBER, ARRAY:NAME or 0xARRAY,0xNUMBER, as Volumes::info() takes it.
-Result<std::string> own_volume(const Array& array, const std::string& text) {
-  const size_t mark = text.find_first_of(":,");
-  if (mark == std::string::npos) return text;
-  const std::string owner = text.substr(0, mark);
-  const auto id = parse_array_id(owner);
-  const bool own =
-      text[mark] == ':' ? owner == array.options().name : id && *id == array.options().id;
-  if (!own)
-    return fail(Code::kNoName,
-                fmt::format("this array is {} ({}), not {}", array.options().name,
-                            format_id(array.options().id), owner),
-                "duplex status");
-  std::string name = text.substr(mark + 1);
-  name.erase(0, name.find_first_not_of(' '));
-  return name;
+rt::Task<Result<Json>> job_json(Array& array, uint32_t id) {
+  CO_TRY_ASSIGN(const auto info, co_await array.jobs().info(id));
+  co_return to_json(info);
 }
 
 Result<volume::VolumeInfo> volume_of(Array& array, Names& names) {
@@ -127,7 +93,7 @@ rt::Task<Result<Json>> create_volume(Array& array, Request request, Names) {
   if (!number.empty()) {
     CO_TRY_ASSIGN(create.number, parse_volume_number(number));
   }
-  CO_TRY_ASSIGN(const auto made, co_await array.volumes().create(std::move(create)));
+  CO_TRY_ASSIGN(const auto made, co_await array.create_volume(std::move(create)));
   Json json = to_json(array, made.info);
   json["created_now"] = made.created;
   co_return json;
@@ -183,7 +149,7 @@ rt::Task<Result<Json>> import_volume(Array& array, Request request, Names names)
   CO_TRY(body.done());
   CO_TRY_ASSIGN(const auto info, volume_of(array, names));
   CO_TRY_ASSIGN(const auto row, co_await array.jobs().start_import(info.name, path, overwrite));
-  co_return to_json(array.jobs(), row);
+  co_return co_await job_json(array, row.id);
 }
 
 rt::Task<Result<Json>> list_devices(Array& array, Request, Names) {
@@ -249,32 +215,39 @@ rt::Task<Result<Json>> list_backings(Array& array, Request, Names) {
 
 rt::Task<Result<Json>> list_jobs(Array& array, Request, Names) {
   Json all = Json::array();
-  for (const auto& row : array.jobs().list()) all.push_back(to_json(array.jobs(), row));
+  for (const auto& info : co_await array.jobs().infos()) all.push_back(to_json(info));
   co_return all;
 }
 
 // Show, and wait with ?timeout=SECONDS.
 rt::Task<Result<Json>> show_job(Array& array, Request request, Names names) {
-  CO_TRY_ASSIGN(const uint32_t id, job_id(names));
+  CO_TRY_ASSIGN(const uint32_t id, job_id(array, names));
   CO_TRY_ASSIGN(const rt::Micros until, wait_until(array, request));
-  CO_TRY_ASSIGN(const auto row, co_await array.jobs().wait(id, until));
-  co_return to_json(array.jobs(), row);
+  CO_TRY(co_await array.jobs().wait(id, until));
+  co_return co_await job_json(array, id);
 }
 
 template <rt::Task<Result<meta::JobRow>> (control::Jobs::*verb)(uint32_t)>
 rt::Task<Result<Json>> job_verb(Array& array, Request, Names names) {
-  CO_TRY_ASSIGN(const uint32_t id, job_id(names));
-  CO_TRY_ASSIGN(const auto row, co_await (array.jobs().*verb)(id));
-  co_return to_json(array.jobs(), row);
+  CO_TRY_ASSIGN(const uint32_t id, job_id(array, names));
+  CO_TRY(co_await (array.jobs().*verb)(id));
+  co_return co_await job_json(array, id);
+}
+
+rt::Task<Result<Json>> cancel_job(Array& array, Request request, Names names) {
+  CO_TRY_ASSIGN(const bool confirmed, query_flag(request, "confirmed"));
+  CO_TRY_ASSIGN(const uint32_t id, job_id(array, names));
+  CO_TRY(co_await array.jobs().cancel(id, confirmed));
+  co_return co_await job_json(array, id);
 }
 
 rt::Task<Result<Json>> job_rate(Array& array, Request request, Names names) {
-  CO_TRY_ASSIGN(const uint32_t id, job_id(names));
+  CO_TRY_ASSIGN(const uint32_t id, job_id(array, names));
   CO_TRY_ASSIGN(Body body, Body::parse(request.body));
   const uint64_t rate = body.size("rate", true);
   CO_TRY(body.done());
-  CO_TRY_ASSIGN(const auto row, co_await array.jobs().set_rate(id, rate));
-  co_return to_json(array.jobs(), row);
+  CO_TRY(co_await array.jobs().set_rate(id, rate));
+  co_return co_await job_json(array, id);
 }
 
 // ?after=ID&limit=N; with ?timeout=SECONDS it waits for the first new one.
@@ -288,15 +261,9 @@ rt::Task<Result<Json>> list_events(Array& array, Request request, Names) {
   co_return all;
 }
 
-rt::Task<Result<Json>> show_status(Array& array, Request, Names) { co_return status_report(array); }
-
-struct Route {
-  const char* method;
-  const char* pattern;
-  Handler handler;
-  std::initializer_list<std::string_view> query = {};  // the keys it takes
-  bool takes_body = false;
-};
+rt::Task<Result<Json>> show_status(Array& array, Request, Names) {
+  co_return co_await status_report(array);
+}
 
 constexpr Route kRoutes[] = {
     {"GET", "/api/v1/status", show_status},
@@ -318,10 +285,20 @@ constexpr Route kRoutes[] = {
     {"GET", "/api/v1/jobs/{id}", show_job, {"timeout"}},
     {"POST", "/api/v1/jobs/{id}/pause", job_verb<&control::Jobs::pause>},
     {"POST", "/api/v1/jobs/{id}/resume", job_verb<&control::Jobs::resume>},
-    {"POST", "/api/v1/jobs/{id}/cancel", job_verb<&control::Jobs::cancel>},
+    {"POST", "/api/v1/jobs/{id}/cancel", cancel_job, {"confirmed"}},
     {"POST", "/api/v1/jobs/{id}/rate", job_rate, {}, true},
     {"GET", "/api/v1/events", list_events, {"after", "limit", "timeout"}},
 };
+
+const std::vector<Route>& all_routes() {
+  static const std::vector<Route> routes = [] {
+    std::vector<Route> all(std::begin(kRoutes), std::end(kRoutes));
+    const auto more = mirror_routes();
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }();
+  return routes;
+}
 
 // Matches "/a/{x}/b" against a path; the parts in braces go to `names`.
 bool matches(std::string_view pattern, std::string_view path, Names& names) {
@@ -361,6 +338,41 @@ rt::Task<Result<Json>> run(const Route& route, Array& array, Request request, Na
 
 }  // namespace
 
+Result<uint64_t> query_number(const Request& request, const char* key, uint64_t fallback,
+                              uint64_t most) {
+  const auto it = request.query.find(key);
+  if (it == request.query.end()) return fallback;
+  const auto number = parse_number(it->second);
+  if (number) return std::min(*number, most);
+  return fail(Code::kInvalid, fmt::format("'{}' must be a whole number, not '{}'", key, it->second),
+              "see /api/v1/openapi.json");
+}
+
+Result<bool> query_flag(const Request& request, const char* key) {
+  const auto it = request.query.find(key);
+  if (it == request.query.end() || it->second == "false" || it->second == "0") return false;
+  if (it->second == "true" || it->second == "1") return true;
+  return fail(Code::kInvalid, fmt::format("'{}' must be true or false, not '{}'", key, it->second),
+              "see /api/v1/openapi.json");
+}
+
+Result<std::string> own_volume(const control::Array& array, const std::string& text) {
+  const size_t mark = text.find_first_of(":,");
+  if (mark == std::string::npos) return text;
+  const std::string owner = text.substr(0, mark);
+  const auto id = parse_array_id(owner);
+  const bool own =
+      text[mark] == ':' ? owner == array.options().name : id && *id == array.options().id;
+  if (!own)
+    return fail(Code::kNoName,
+                fmt::format("this array is {} ({}), not {}", array.options().name,
+                            format_id(array.options().id), owner),
+                "duplex status");
+  std::string name = text.substr(mark + 1);
+  name.erase(0, name.find_first_not_of(' '));
+  return name;
+}
+
 Response error_response(const Error& error) {
   const Json json = {{"error",
                       {{"code", code_name(error.code())},
@@ -372,7 +384,7 @@ Response error_response(const Error& error) {
 
 std::vector<RouteName> route_names() {
   std::vector<RouteName> names;
-  for (const Route& route : kRoutes)
+  for (const Route& route : all_routes())
     names.push_back(
         {route.method, route.pattern, {route.query.begin(), route.query.end()}, route.takes_body});
   for (const char* page : {"/api/v1/support", "/api/v1/openapi.json", "/metrics"})
@@ -382,13 +394,13 @@ std::vector<RouteName> route_names() {
 
 rt::Task<Response> handle(control::Array& array, Request request) {
   if (request.method == "GET" && request.path == "/metrics")
-    co_return Response{.body = metrics_page(array), .type = "text/plain; version=0.0.4"};
+    co_return Response{.body = co_await metrics_page(array), .type = "text/plain; version=0.0.4"};
   if (request.method == "GET" && request.path == "/api/v1/openapi.json")
     co_return Response{.body = std::string(kOpenApi)};
   if (request.method == "GET" && request.path == "/api/v1/support")
     co_return Response{.body = co_await support_page(array), .type = "text/plain"};
   bool path_known = false;
-  for (const Route& route : kRoutes) {
+  for (const Route& route : all_routes()) {
     Names names;
     if (!matches(route.pattern, request.path, names)) continue;
     path_known = true;

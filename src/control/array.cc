@@ -11,6 +11,12 @@ meta::StoreOptions store_options(const ArrayOptions& options) {
   return {.directory = options.state_directory, .array_id = options.id, .array_name = options.name};
 }
 
+Error under_way(std::string_view kind, const std::string& name) {
+  return Error(Code::kBusy,
+               fmt::format("another command creates the {} {} at the moment", kind, name),
+               "try again");
+}
+
 // Percent-encodes what a URI query cannot carry as it is.
 std::string encoded(const std::string& text) {
   std::string out;
@@ -53,11 +59,19 @@ rt::Task<Result<void>> Array::start() {
                                                        world_.control().rng(), *store_, snapshot,
                                                        {.directory = options_.state_directory}));
   marks_ = std::move(marks.marks);
-  found_marks_ = std::move(marks.found);
   CO_TRY_ASSIGN(pool_, co_await pool::Pool::open(world_, *store_, events_, snapshot));
   CO_TRY_ASSIGN(volumes_,
                 co_await volume::Volumes::open(world_, *pool_, events_, *marks_, snapshot));
   jobs_ = std::make_unique<Jobs>(world_, *store_, *volumes_, events_, snapshot);
+  CO_TRY_ASSIGN(mirrors_, co_await mirror::Mirrors::open({.world = world_,
+                                                          .array = options_.id,
+                                                          .store = *store_,
+                                                          .marks = *marks_,
+                                                          .volumes = *volumes_,
+                                                          .events = events_,
+                                                          .jobs = *jobs_},
+                                                         snapshot, std::move(marks.found)));
+  jobs_->settle_left_over();
   co_return Result<void>();
 }
 
@@ -68,6 +82,9 @@ void Array::release_waiters() {
 
 rt::Task<> Array::stop() {
   if (jobs_) co_await jobs_->stop();
+  if (mirrors_) co_await mirrors_->stop();
+  if (jobs_) co_await jobs_->close_desk();
+  mirrors_.reset();
   if (volumes_) co_await volumes_->stop();
   jobs_.reset();
   volumes_.reset();
@@ -77,6 +94,33 @@ rt::Task<> Array::stop() {
   co_await events_.stop();
   if (store_) static_cast<void>(co_await store_->close());  // what was committed is durable already
   store_.reset();
+}
+
+rt::Task<Result<volume::Volumes::Created>> Array::create_volume(volume::CreateVolume request) {
+  const std::string name = request.name;
+  if (mirrors_->is_group(name)) {
+    co_return fail(Code::kExists,
+                   fmt::format("there is a group {}; no volume may have its name", name),
+                   fmt::format("choose another name, or: duplex group delete {}", name));
+  }
+  if (groups_under_way_.contains(name)) co_return std::unexpected(under_way("group", name));
+  const auto mine = volumes_under_way_.insert(name);
+  auto created = co_await volumes_->create(std::move(request));
+  volumes_under_way_.erase(mine);
+  co_return created;
+}
+
+rt::Task<Result<bool>> Array::create_group(std::string name, std::vector<std::string> mirrors) {
+  if (volumes_->info(name)) {
+    co_return fail(Code::kExists,
+                   fmt::format("there is a volume {}; no group may have its name", name),
+                   "choose another name");
+  }
+  if (volumes_under_way_.contains(name)) co_return std::unexpected(under_way("volume", name));
+  const auto mine = groups_under_way_.insert(name);
+  auto created = co_await mirrors_->create_group(name, std::move(mirrors));
+  groups_under_way_.erase(mine);
+  co_return created;
 }
 
 rt::Task<Result<pool::RebuildReport>> Array::rebuild(rt::World& world, ArrayOptions options,

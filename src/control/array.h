@@ -1,20 +1,22 @@
 // Array: one array from its state directory to its volumes. Runs unchanged in the daemon and in
 // the simulator.
 //
-// Owner: main() or a test. Thread: control core. Start: store, snapshot, marks, pool, volumes;
-// stop: the other way round. The destructor without stop() is a crash: nothing is written any more.
-// The front door and the API are put in front of it by whoever owns it.
+// Owner: main() or a test. Thread: control core. Start: store, snapshot, marks, pool, volumes,
+// jobs, mirrors; stop: imports, mirrors, volumes and so on down. The destructor without stop() is a
+// crash: nothing is written any more. The front door and the API are put in front of it by whoever
+// owns it.
 #pragma once
 
 #include <memory>
+#include <set>
 #include <string>
-#include <utility>
 
 #include "base/error.h"
 #include "control/events.h"
 #include "control/jobs.h"
 #include "control/store_watch.h"
 #include "meta/marks.h"
+#include "mirror/mirrors.h"
 #include "pool/pool.h"
 #include "rt/world.h"
 #include "volume/volumes.h"
@@ -53,9 +55,13 @@ class Array {
   volume::Volumes& volumes() { return *volumes_; }
   Jobs& jobs() { return *jobs_; }
   meta::Marks& marks() { return *marks_; }
-  // Marks and maps as the start found them, for whoever owns the mirrors: once, before hosts are
-  // served.
-  meta::Marks::Found take_found_marks() { return std::exchange(found_marks_, {}); }
+  mirror::Mirrors& mirrors() { return *mirrors_; }
+
+  // Volumes::create() and Mirrors::create_group(), and no name for both: kExists, and kBusy while
+  // the other of them is under way with this name.
+  rt::Task<Result<volume::Volumes::Created>> create_volume(volume::CreateVolume request);
+  rt::Task<Result<bool>> create_group(std::string name, std::vector<std::string> mirrors);
+
   // Why changes are not stored at the moment, if so.
   const std::optional<Error>& store_trouble() const { return store_->trouble(); }
   // Where the front door listens: "unix:/…"; for the URIs shown to people.
@@ -77,10 +83,12 @@ class Array {
   Events events_;
   std::unique_ptr<StoreWatch> store_;
   std::unique_ptr<meta::Marks> marks_;
-  meta::Marks::Found found_marks_;
   std::unique_ptr<pool::Pool> pool_;
   std::unique_ptr<volume::Volumes> volumes_;
   std::unique_ptr<Jobs> jobs_;
+  std::unique_ptr<mirror::Mirrors> mirrors_;
+  std::multiset<std::string> volumes_under_way_;  // names, while they are created
+  std::multiset<std::string> groups_under_way_;
 };
 
 // "nbd+unix:///db?socket=/run/duplex/nbd.sock" or "nbd://127.0.0.1:10809/db".

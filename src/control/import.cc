@@ -65,12 +65,9 @@ rt::Task<Result<meta::JobRow>> Jobs::start_import(std::string volume, std::strin
   job->overwrite = info.allocated_bytes > 0;
   meta::Transaction transaction;
   transaction.push_back(meta::PutJob{job->row});
-  std::erase_if(jobs_, [&](const auto& entry) {
-    const bool old = is_final(entry.second->row) && entry.first + kKeptJobs <= last_id_;
-    if (old) transaction.push_back(meta::DropJob{entry.first});
-    return old;
-  });
+  drop_old(transaction);
   CO_TRY(co_await store_.commit(std::move(transaction)));
+  job->is_stored = true;
   jobs_[job->row.id] = job;
   const meta::JobRow row = job->row;
   if (!tasks_.spawn(run_import(job))) co_return fail(Code::kShutdown);
@@ -165,30 +162,7 @@ rt::Task<> Jobs::finish(JobPtr job, Result<void> result) {
   if (!result) job->row.error = result.error().describe();
   job->row.ended_us = control_.clock().wall_us();
   const auto saved = co_await save(job);
-  const std::string subject = fmt::format("job {}", job->row.id);
-  const std::string next = fmt::format("duplex job show {}", job->row.id);
-  if (job->row.state == "failed") {
-    events_.emit(
-        {.severity = Severity::kError,
-         .code = "job_failed",
-         .subject = subject,
-         .text = fmt::format("import into volume {} failed: {}", job->row.target, job->row.error),
-         .next = next});
-  } else if (!saved) {
-    events_.emit({.severity = Severity::kWarning,
-                  .code = "job_not_saved",
-                  .subject = subject,
-                  .text = fmt::format("the end of job {} could not be stored: {}", job->row.id,
-                                      saved.error().message()),
-                  .next = next});
-  } else {
-    events_.emit(
-        {.severity = Severity::kInfo,
-         .code = "job_ended",
-         .subject = subject,
-         .text = fmt::format("import into volume {} is {}", job->row.target, job->row.state),
-         .next = {}});
-  }
+  tell_end(*job, saved);
   job->changed.pulse();
 }
 
