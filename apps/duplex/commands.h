@@ -33,6 +33,9 @@ inline CLI::Validator whole_number() {
 void add_general_commands(CLI::App& app, Context& context);  // status, support, event
 void add_device_commands(CLI::App& app, Context& context);   // device, pool, backing
 void add_volume_commands(CLI::App& app, Context& context);
+void add_mirror_commands(CLI::App& app, Context& context);
+void add_group_commands(CLI::App& app, Context& context);
+void add_cut_commands(CLI::App& app, Context& context);  // split, cut
 void add_job_commands(CLI::App& app, Context& context);
 
 // Prints the answer as JSON, or hands it to `table`.

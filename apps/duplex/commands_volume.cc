@@ -164,7 +164,8 @@ void add_import(CLI::App& volume, Context& context) {
       }
       Json job =
           client.post(path + "/import", {{"path", source}, {"overwrite", import->overwrite}});
-      if (import->wait) job = follow_job(client, context.settings, job["id"], import->timeout);
+      if (import->wait)
+        job = follow_job(client, context.settings, job["id"].dump(), import->timeout);
       show(context, job, [](const Json& j) {
         fmt::print("job {} {}\n", j["id"].dump(), j["state"].get<std::string>());
       });

@@ -52,6 +52,9 @@ int run(int argc, char** argv) {
   add_general_commands(app, context);
   add_device_commands(app, context);
   add_volume_commands(app, context);
+  add_mirror_commands(app, context);
+  add_group_commands(app, context);
+  add_cut_commands(app, context);
   add_job_commands(app, context);
   try {
     app.parse(argc, argv);

@@ -103,37 +103,56 @@ bool confirmed(const Settings& settings, const std::string& what, const std::str
   throw Failure{kRefused, "e_state", "not done", ""};
 }
 
-Json follow_job(const Client& client, const Settings& settings, uint64_t id, uint64_t timeout_s) {
+namespace {
+
+void print_progress(const Json& job) {
+  const bool stalled = job["stalled"].get<bool>();
+  const std::string left = stalled ? "stalled: " + job["reason"].get<std::string>()
+                                   : fmt::format("about {} s left", job["eta_s"].get<uint64_t>());
+  fmt::print(stderr, "\r\033[Kjob {} {}: {:.0f} %  {} of {}  {}", job["id"].dump(),
+             job["state"].get<std::string>(), job["progress"].get<double>(),
+             size_text(job["bytes_done"]), size_text(job["bytes_total"]), left);
+}
+
+// A job that was waited for is not done; throws Failure unless it was cancelled.
+void check_end(const Json& job) {
+  const std::string state = job["state"];
+  const std::string id = job["id"].dump();
+  if (state == "failed")
+    throw Failure{kRefused, "e_state",
+                  fmt::format("job {} failed: {}", id, job["error"].get<std::string>()),
+                  fmt::format("duplex job show {}", id)};
+  if (state == "paused")
+    throw Failure{kRefused, "e_state", fmt::format("job {} is paused", id),
+                  fmt::format("duplex job resume {}", id)};
+  if (state == "running")
+    throw Failure{kRefused, "e_timeout",
+                  job["stalled"].get<bool>()
+                      ? fmt::format("job {} is stalled: {}", id, job["reason"].get<std::string>())
+                      : fmt::format("job {} is still {}", id, state),
+                  fmt::format("duplex job wait {}", id)};
+}
+
+}  // namespace
+
+Json follow_job(const Client& client, const Settings& settings, const std::string& which,
+                uint64_t timeout_s) {
   const auto start = std::chrono::steady_clock::now();
   const bool live = isatty(STDERR_FILENO) != 0 && !settings.quiet && !settings.json;
+  std::string path = "/api/v1/jobs/" + path_part(which);
   // A paused job does not end, so it is looked at before it is waited for, and every second.
   for (uint64_t wait_s = 0;; wait_s = 1) {
     const uint64_t passed = static_cast<uint64_t>(
         std::chrono::duration_cast<std::chrono::seconds>(std::chrono::steady_clock::now() - start)
             .count());
-    const Json job = client.get(fmt::format("/api/v1/jobs/{}?timeout={}", id, wait_s));
-    const std::string state = job["state"];
-    if (live) {
-      fmt::print(stderr, "\rjob {} {}: {:.0f} %  {} of {}  about {} s left   ", id, state,
-                 job["progress"].get<double>(), size_text(job["bytes_done"]),
-                 size_text(job["bytes_total"]), job["eta_s"].get<uint64_t>());
-    }
-    const bool final_state = state == "done" || state == "failed" || state == "cancelled";
-    const bool paused = state == "paused";
-    if (final_state || paused || (timeout_s != 0 && passed >= timeout_s)) {
-      if (live) fmt::print(stderr, "\n");
-      if (state == "failed")
-        throw Failure{kRefused, "e_state",
-                      fmt::format("job {} failed: {}", id, job["error"].get<std::string>()),
-                      fmt::format("duplex job show {}", id)};
-      if (paused)
-        throw Failure{kRefused, "e_state", fmt::format("job {} is paused", id),
-                      fmt::format("duplex job resume {}", id)};
-      if (!final_state)
-        throw Failure{kRefused, "e_timeout", fmt::format("job {} is still {}", id, state),
-                      fmt::format("duplex job wait {}", id)};
-      return job;
-    }
+    const Json job = client.get(fmt::format("{}?timeout={}", path, wait_s));
+    path = "/api/v1/jobs/" + job["id"].dump();  // a mirror may begin another one
+    if (live) print_progress(job);
+    const bool goes_on = job["state"] == "running" && (timeout_s == 0 || passed < timeout_s);
+    if (goes_on) continue;
+    if (live) fmt::print(stderr, "\n");
+    check_end(job);
+    return job;
   }
 }
 

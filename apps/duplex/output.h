@@ -47,8 +47,10 @@ uint64_t size_of(const std::string& text);
 bool confirmed(const Settings& settings, const std::string& what,
                const std::string& next = "add --yes to do it, or --plan to see it only");
 
-// Follows a job with a progress line until it ends or `timeout_s` is over (0: for ever). A job that
-// has failed or is paused, and the end of the time, throw Failure.
-Json follow_job(const Client& client, const Settings& settings, uint64_t id, uint64_t timeout_s);
+// Follows the job `which` (a number, or the name of a mirror) with a progress line until it ends or
+// `timeout_s` is over (0: for ever). A job that has failed or is paused, and the end of the time,
+// throw Failure.
+Json follow_job(const Client& client, const Settings& settings, const std::string& which,
+                uint64_t timeout_s);
 
 }  // namespace duplex::cli

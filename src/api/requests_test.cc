@@ -213,7 +213,7 @@ TEST_F(RequestsTest, AQueryThatMakesNoSenseIsRefused) {
       path.replace(at, path.find('}') - at + 1, "db");
     invalid(route.method, path + "?forse=1");
   }
-  for (const char* id : {"x", "-1", "1.0", "4294967296", "99999999999999999999"}) {
+  for (const char* id : {"-1", "_x", "a,b", "0x100000000", "1 "}) {
     invalid("GET", fmt::format("/api/v1/jobs/{}", id));
     invalid("POST", fmt::format("/api/v1/jobs/{}/cancel", id));
   }

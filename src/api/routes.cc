@@ -221,8 +221,8 @@ rt::Task<Result<Json>> list_jobs(Array& array, Request, Names) {
 
 // Show, and wait with ?timeout=SECONDS.
 rt::Task<Result<Json>> show_job(Array& array, Request request, Names names) {
-  CO_TRY_ASSIGN(const uint32_t id, job_id(array, names));
   CO_TRY_ASSIGN(const rt::Micros until, wait_until(array, request));
+  CO_TRY_ASSIGN(const uint32_t id, job_id(array, names));
   CO_TRY(co_await array.jobs().wait(id, until));
   co_return co_await job_json(array, id);
 }
@@ -242,10 +242,10 @@ rt::Task<Result<Json>> cancel_job(Array& array, Request request, Names names) {
 }
 
 rt::Task<Result<Json>> job_rate(Array& array, Request request, Names names) {
-  CO_TRY_ASSIGN(const uint32_t id, job_id(array, names));
   CO_TRY_ASSIGN(Body body, Body::parse(request.body));
   const uint64_t rate = body.size("rate", true);
   CO_TRY(body.done());
+  CO_TRY_ASSIGN(const uint32_t id, job_id(array, names));
   CO_TRY(co_await array.jobs().set_rate(id, rate));
   co_return co_await job_json(array, id);
 }

@@ -16,8 +16,10 @@ using namespace duplex;
 
 constexpr std::string_view kMethods[] = {"GET", "POST", "PATCH", "DELETE", "PUT"};
 constexpr std::string_view kNames[] = {
-    "db", "d1", "1", "0x0001", "own:db", "0x400104,0x0001", "x", "18446744073709551615", ""};
-constexpr std::string_view kQueryKeys[] = {"timeout", "after", "limit", "disconnect"};
+    "db", "d1",   "1",  "0x0001", "own:db", "0x400104,0x0001", "x", "18446744073709551615",
+    "",   "copy", "m1", "g1",     "true"};
+constexpr std::string_view kQueryKeys[] = {"timeout",    "after", "limit",
+                                           "disconnect", "plan",  "confirmed"};
 constexpr std::string_view kBodies[] = {
     "",
     "{}",
@@ -32,7 +34,19 @@ constexpr std::string_view kBodies[] = {
     R"({"path":"/d4","name":"d4","size":18446744073709551615})",
     R"({"path":"/d1","overwrite":true})",
     R"({"rate":"1M"})",
-    R"({"name":"thick","size":"1M","thick":true,"device":"d1"})"};
+    R"({"name":"thick","size":"1M","thick":true,"device":"d1"})",
+    R"({"name":"m1","source":"db","target":"copy","overwrite":true})",
+    R"({"name":"m1","source":"db","target":"copy","copy":"none","rate":"64K"})",
+    R"({"name":"m2","source":"copy","target":"own:x","mode":"async","fence":"data"})",
+    R"({"name":"g1","mirrors":["m1","m1"]})",
+    R"({"mirrors":["m1","m2",""]})",
+    R"({"names":["m1"]})",
+    R"({"names":["g1","m1"],"disconnect":true})",
+    R"({"names":["m1"],"then":"sync","online":true})",
+    R"({"names":["m1"],"plan":true})",
+    R"({"names":["g1"],"access":"ro","max_hold_ms":1})",
+    R"({"pairs":"PVOL ID 1 0x400104, 0x0001\nSVOL ID 1 0x400104, 0x0002"})",
+    R"({"pairs":[{"source":"0x400104,0x0001","target":"0x421014,0x0005"}]})"};
 
 // The input: a byte chooses a known text, or that the text follows, up to a newline.
 class Choices {
@@ -97,6 +111,14 @@ class ArrayUnderFuzz {
          .path = "/api/v1/volumes",
          .query = {},
          .body = R"({"name":"db","size":"1M"})"});
+    ask({.method = "POST",
+         .path = "/api/v1/volumes",
+         .query = {},
+         .body = R"({"name":"copy","size":"1M"})"});
+    ask({.method = "POST",
+         .path = "/api/v1/mirrors",
+         .query = {},
+         .body = R"({"name":"m1","source":"db","target":"copy"})"});
   }
   ArrayUnderFuzz(const ArrayUnderFuzz&) = delete;
   ArrayUnderFuzz& operator=(const ArrayUnderFuzz&) = delete;

@@ -55,7 +55,7 @@ class TestApi : public control::test::TestArray {
   // Everything a verb could have changed.
   Json everything() {
     Json all;
-    for (const char* path : {"volumes", "devices", "pool", "backings", "jobs"})
+    for (const char* path : {"volumes", "devices", "pool", "backings", "jobs", "mirrors", "groups", "cuts"})
       all[path] = get(std::string("/api/v1/") + path).json;
     return all;
   }

@@ -65,6 +65,7 @@ rt::Task<Result<void>> Array::start() {
   jobs_ = std::make_unique<Jobs>(world_, *store_, *volumes_, events_, snapshot);
   CO_TRY_ASSIGN(mirrors_, co_await mirror::Mirrors::open({.world = world_,
                                                           .array = options_.id,
+                                                          .array_name = options_.name,
                                                           .store = *store_,
                                                           .marks = *marks_,
                                                           .volumes = *volumes_,

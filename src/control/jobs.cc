@@ -115,10 +115,10 @@ Result<uint32_t> Jobs::number_of(const std::string& text) const {
     if (!is_final(job->row)) running = id;
   }
   if (last) return running.value_or(*last);
-  return fail(Code::kNoName,
-              number
-                  ? fmt::format("there is no job {}", text)
-                  : fmt::format("'{}' is neither the number of a job nor a mirror with one", text),
+  if (number && *number <= UINT32_MAX)
+    return fail(Code::kNoName, fmt::format("there is no job {}", text), "duplex job list");
+  TRY(check_name(text, "job or mirror"));
+  return fail(Code::kNoName, fmt::format("there is no job of a mirror {}", text),
               "duplex job list");
 }
 

@@ -252,7 +252,7 @@ class TestDisk final : public pool::Backing {
 class WordStore final : public volume::MarkStore {
  public:
   struct Disk {
-    std::map<uint64_t, uint64_t> words;
+    std::map<uint64_t, uint64_t> words, missing;  // of kBits and of kMissing
     std::set<uint64_t> hot;
     bool covers(uint64_t region) const {
       const auto word = words.find(region / 64);
@@ -271,12 +271,16 @@ class WordStore final : public volume::MarkStore {
   }
   rt::Task<Result<void>> cool(HotExtent extent, std::vector<format::MapWord> words) override {
     Record record{.marked = {}, .cooled = extent.value(), .words = {}};
-    for (const auto& word : words) record.words.emplace_back(extent.value(), word.regions);
+    for (const auto& word : words) {
+      record.words.push_back({MapId(word.map), extent.value(), word.regions});
+    }
     return append(std::move(record));
   }
-  rt::Task<Result<void>> write_words(MapId /*map*/, std::vector<ChangeMap::Word> words) override {
+  rt::Task<Result<void>> write_words(MapId map, std::vector<ChangeMap::Word> words) override {
     Record record;
-    for (const auto& word : words) record.words.emplace_back(word.stretch.value(), word.regions);
+    for (const auto& word : words) {
+      record.words.push_back({map, word.stretch.value(), word.regions});
+    }
     return append(std::move(record));
   }
   // f(disk) for each disk that a power cut may leave now.
@@ -294,10 +298,16 @@ class WordStore final : public volume::MarkStore {
   struct Record {
     std::vector<uint64_t> marked;
     std::optional<uint64_t> cooled;
-    std::vector<std::pair<uint64_t, uint64_t>> words;
+    struct Word {
+      MapId map;
+      uint64_t stretch, regions;
+    };
+    std::vector<Word> words;
     void apply(Disk& to) const {
       for (const uint64_t stretch : marked) to.hot.insert(stretch);
-      for (const auto& [stretch, word] : words) to.words[stretch] = word;
+      for (const auto& [map, stretch, regions] : words) {
+        (map == kBits ? to.words : to.missing)[stretch] = regions;
+      }
       if (cooled) to.hot.erase(*cooled);
     }
   };

@@ -19,9 +19,13 @@ rt::Task<Result<void>> old_drained(volume::Member& root, rt::Core& control) {
   co_return Result<void>();
 }
 
-rt::Task<Result<void>> flush_leg(Mirror& mirror, rt::Core& control) {
+// The target's cache, and that of the source: a region that has come back from this target may not
+// have left the source's cache yet, and nobody else will have it.
+rt::Task<Result<void>> flush_sides(Mirror& mirror, rt::Core& control) {
   co_await rt::hop(mirror.source.core());
-  Result<void> done = co_await mirror.source.tracker().flush(*mirror.leg);
+  volume::Tracker& tracker = mirror.source.tracker();
+  Result<void> done = co_await tracker.flush(*mirror.leg);
+  if (done) done = co_await tracker.flush(mirror.source.volume().own_debtor());
   co_await rt::hop(control);
   co_return done;
 }
@@ -205,14 +209,14 @@ rt::Task<Result<void>> Cut::flush_targets() {
   const rt::Micros until = clock.now() + MirrorsImpl::kMostWait;
   for (Mirror* mirror : members_) {
     auto flushed = co_await within(all_.tasks_, clock, until, mirror->pending,
-                                   flush_leg(*mirror, all_.control_));
+                                   flush_sides(*mirror, all_.control_));
     if (flushed && *flushed) continue;
     const std::string why =
         flushed ? std::string(flushed->error().message())
                 : fmt::format("no answer within {} s", MirrorsImpl::kMostWait / rt::kSecond);
     co_return fail(flushed ? Code::kState : Code::kTimeout,
-                   fmt::format("volume {} could not be flushed ({}); the cut is void",
-                               mirror->target_name(), why),
+                   fmt::format("volume {} or {} could not be flushed ({}); the cut is void",
+                               mirror->target_name(), mirror->source_name(), why),
                    "duplex mirror show " + mirror->row.name);
   }
   co_return Result<void>();

@@ -161,23 +161,24 @@ rt::Task<Result<void>> MirrorsImpl::event(Mirror& mirror, RelationEvent event, K
   co_return co_await transition.run();
 }
 
-volume::Access MirrorsImpl::access_of(const Mirror& mirror) const {
-  if (mirror.state == Relation::kSplit &&
+volume::Access MirrorsImpl::access_of(const Mirror& mirror, Relation state) const {
+  if (state == Relation::kSimplex) return volume::Access::read_write();
+  if (state == Relation::kSplit &&
       mirror.row.access == static_cast<uint8_t>(TargetAccess::kReadWrite)) {
     return volume::Access::read_write();
   }
-  if (mirror.state == Relation::kSplit || mirror.state == Relation::kReverse) {
+  if (state == Relation::kSplit || state == Relation::kReverse) {
     return volume::Access::read_only();
   }
   return volume::Access::refused(
-      refusal_error(target_refusal(mirror.state), {.mirror = mirror.row.name,
-                                                   .source = mirror.source_name(),
-                                                   .target = mirror.target_name(),
-                                                   .cut = {},
-                                                   .client = {},
-                                                   .reason = {},
-                                                   .other = {},
-                                                   .count = {}}));
+      refusal_error(target_refusal(state), {.mirror = mirror.row.name,
+                                            .source = mirror.source_name(),
+                                            .target = mirror.target_name(),
+                                            .cut = {},
+                                            .client = {},
+                                            .reason = {},
+                                            .other = {},
+                                            .count = {}}));
 }
 
 // The same for every volume that is kept equal to this one.
@@ -288,6 +289,12 @@ rt::Task<Result<void>> MirrorsImpl::make(const CreateMirror& request,
   row.created_us = control_.clock().wall_us();
   CO_TRY_ASSIGN(Mirror* const mirror, co_await join(std::move(row)));
   mirror->rate = request.rate;
+  // Nobody opens the target from the look at its clients on.
+  mirror->target.set_access(access_of(*mirror, Relation::kCopying));
+  std::vector<std::string> clients;
+  for (const auto& client : mirror->target.clients()) clients.push_back(client.name);
+  known.facts.set(Guard::kTargetOpen, !clients.empty());
+  known.client = client_names(clients);
   co_await add_leg(*mirror, volume::ChangeMap(), volume::ChangeMap());
   const RelationEvent create =
       request.copy ? RelationEvent::kCreateFull : RelationEvent::kCreateNoCopy;
@@ -300,7 +307,7 @@ rt::Task<Result<void>> MirrorsImpl::make(const CreateMirror& request,
   co_return done;
 }
 
-// Memory only. Nobody opens the target while the row is looked at.
+// Memory only.
 rt::Task<Result<Mirror*>> MirrorsImpl::join(meta::MirrorRow row) {
   const MirrorId id = row.id;
   CO_TRY_ASSIGN(volume::Member* const source, co_await parts_.volumes.join(row.source, row.name));
@@ -343,10 +350,11 @@ rt::Task<> MirrorsImpl::drop(Mirror& mirror) {
   }
   co_await rt::hop(mirror.source.core());
   volume::Tracker& tracker = mirror.source.tracker();
+  tracker.remove_map(mirror.missing());
+  co_await mirror.leg->drained();
   mirror.source.volume().remove_leg(*mirror.leg);
   co_await tracker.remove_debtor(*mirror.leg);
   tracker.remove_map(mirror.bits());
-  tracker.remove_map(mirror.missing());
   mirror.leg.reset();
   co_await rt::hop(control_);
   const std::unique_ptr<Mirror> last = std::move(mirrors_.extract(mirror.row.id).mapped());
@@ -378,9 +386,19 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_remove(std::string name) {
   co_return plan;
 }
 
+rt::Task<bool> MirrorsImpl::flush_source(Mirror& mirror) {
+  rt::Clock& clock = control_.clock();
+  const auto done = co_await within(tasks_, clock, clock.now() + kMostWait, mirror.pending,
+                                    mirror.source.volume().forward_flush());
+  co_return done && done->has_value();
+}
+
 rt::Task<Result<void>> MirrorsImpl::remove(std::string name, bool confirmed) {
   const Turn turn = co_await turn_.lock();
   CO_TRY_ASSIGN(Mirror* const mirror, find(name));
+  // A region that has come back may still be in the source's cache alone; if that is lost, it is
+  // missing again, and the row below says so.
+  static_cast<void>(co_await flush_source(*mirror));
   const MirrorInfo info = co_await info_of(*mirror);
   Known known;
   known.facts.set(Guard::kMissingLeft, info.missing_bytes > 0);

@@ -48,16 +48,16 @@ struct MirrorInfo {
   VolumeNumber source_number, target_number;
   uint64_t size_bytes = 0;
   Relation state = Relation::kSimplex;
-  std::string reason = {};      // why it is suspended
-  bool read_only = false;  // what a split gave to the hosts of the target
-  bool consistent = true;  // the target is a point in time
-  bool attached = true;    // the target answers
+  std::string reason = {};  // why it is suspended
+  bool read_only = false;   // what a split gave to the hosts of the target
+  bool consistent = true;   // the target is a point in time
+  bool attached = true;     // the target answers
   std::vector<std::string> groups = {};
   uint64_t cut = 0;       // it was split at; 0: none
   bool in_cut = false;    // the hold marker of the table
   double progress = 100;  // per cent of the copy or restore; 100 when nothing is left
   std::optional<uint32_t> job = {};
-  std::string then;                   // what follows a restore: "split" or "sync"
+  std::string then = {};              // what follows a restore: "split" or "sync"
   uint64_t changed_bytes_source = 0;  // P map: P differs, "pending data" of P
   uint64_t changed_bytes_target = 0;  // S map
   uint64_t missing_bytes = 0;         // only the target holds them
@@ -103,8 +103,8 @@ struct CutInfo {
 // What a verb would do, for --plan and for the question before it.
 struct Plan {
   std::vector<std::string> lines = {};  // each one sentence
-  uint64_t bytes_overwritten = 0;  // of what
-  std::string volume;
+  uint64_t bytes_overwritten = 0;       // of what
+  std::string volume = {};
   bool destroys = false;  // needs --yes
 };
 

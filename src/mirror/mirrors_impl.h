@@ -98,7 +98,7 @@ class MirrorsImpl final : public Mirrors {
   // Does what the table says; a refusal is returned.
   rt::Task<Result<void>> event(Mirror& mirror, RelationEvent event, Known known = {},
                                Transition::How how = {});
-  volume::Access access_of(const Mirror& mirror) const;
+  volume::Access access_of(const Mirror& mirror, Relation state) const;
   void set_consistent(Ledger& ledger, volume::Member& volume, bool consistent) const;
 
   // mirrors.cc
@@ -109,6 +109,7 @@ class MirrorsImpl final : public Mirrors {
   rt::Task<Result<Mirror*>> join(meta::MirrorRow row);
   rt::Task<> add_leg(Mirror& mirror, volume::ChangeMap bits, volume::ChangeMap missing);
   rt::Task<> drop(Mirror& mirror);
+  rt::Task<bool> flush_source(Mirror& mirror);
   rt::Task<MirrorInfo> info_of(Mirror& mirror);
   rt::Task<std::vector<MirrorInfo>> infos_of(const std::vector<Mirror*>& mirrors);
   void tell(Severity severity, const char* code, const Mirror& mirror, std::string text,

@@ -259,9 +259,9 @@ rt::Task<> Transition::record(Ledger& ledger) {
   record_volumes(ledger);
   if (outcome_.does(Action::kRemove)) {
     ledger.add(meta::DropMirror{row.id});
-    for (const volume::MapId map : {mirror_.bits(), mirror_.missing(), mirror_.behind()}) {
-      ledger.drop_map(map);
-    }
+    ledger.drop_map(mirror_.bits());
+    ledger.drop_map(mirror_.missing());
+    if (has_target_map(mirror_.state)) ledger.drop_map(mirror_.behind());
   } else {
     ledger.add(meta::PutMirror{row});
     co_await record_maps(ledger);
@@ -364,6 +364,7 @@ rt::Task<> Transition::settle_source() {
   if (outcome_.does(Action::kClearMissing)) tracker.replace(mirror_.missing(), ChangeMap(bytes));
   for (Mirror* other : downstream_) other->leg->set_mode(Mode::kSendWhereClear);
   settle_leg();
+  misses_ = mirror_.leg->is_missing_any();
   co_await rt::hop(all_.control_);
 }
 
@@ -406,7 +407,7 @@ void Transition::adopt() {
   mirror_.row = next_row_;
   mirror_.state = to_;
   if (to_ != Relation::kSuspended) mirror_.retry_after = 0;
-  mirror_.target.set_access(all_.access_of(mirror_));
+  mirror_.target.set_access(all_.access_of(mirror_, to_));
   for (Mirror* other : downstream_) {
     other->row.relation = static_cast<uint8_t>(Relation::kCopying);
     other->state = Relation::kCopying;
@@ -415,7 +416,7 @@ void Transition::adopt() {
   for (const Action action : outcome_.actions()) {
     if (action == Action::kStartCopy) all_.start_job(mirror_, JobKind::kCopy);
     if (action == Action::kStartRestore) all_.start_job(mirror_, JobKind::kBack);
-    if (action == Action::kRepairFirst) all_.start_job(mirror_, JobKind::kBack);
+    if (action == Action::kRepairFirst && misses_) all_.start_job(mirror_, JobKind::kBack);
     if (action == Action::kRetryJob) all_.tasks_.spawn(all_.retry_jobs(mirror_));
   }
 }

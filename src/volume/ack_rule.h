@@ -8,8 +8,9 @@
 //   FUA            failed        its error, and the next flush fails likewise: the host of
 //                                a refused write does not know that others are concerned
 //
-// Nothing else changes on an error: the volume stays usable, and whoever repeats the request
-// gets what the backing then answers. A leg of another kind brings its columns with it.
+// "Own backing" includes the targets that have for it what it failed to store or lost (own_leg.cc).
+// Nothing else changes on an error: the volume stays usable, and whoever repeats the request gets
+// what the backing then answers.
 #pragma once
 
 #include "base/error.h"

@@ -142,12 +142,16 @@ rt::Task<VolumeImpl::Returned> VolumeImpl::bring_run_back(TargetLeg& leg, ByteRa
     co_return back;
   }
   const Window::Stamp stamp = own_debtor_.owed.stamp();
+  const Window::Stamp returned = own_debtor_.returned.stamp();
   back.result = co_await store_returned(run.offset, buffer.span(), back.moved_bytes);
-  const bool is_counted = own_debtor_.owed.add(run, stamp);
+  bool is_counted = own_debtor_.owed.add(run, stamp);
+  is_counted &= own_debtor_.returned.add(run, returned);
   if (back.result && !is_counted) back.result = fail(Code::kFlushLost);
   back.is_own_error = !back.result;
   // The owner may have given the map up.
-  if (back.result && leg.is_missing_any() && leg.missing().all(run)) leg.returned(run);
+  if (!back.result || !leg.is_missing_any() || !leg.missing().all(run)) co_return back;
+  for (TargetLeg* other : legs_) other->returned_elsewhere(run);
+  leg.returned(run);
   co_return back;
 }
 
@@ -241,13 +245,29 @@ rt::Task<Result<void>> VolumeImpl::flush_own() {
   co_return flushed;
 }
 
+rt::Task<Result<void>> VolumeImpl::OwnDebtor::flush() {
+  const Window::Token token = returned.begin();
+  Result<void> flushed = co_await volume_.own_.flush();
+  if (flushed) returned.end(token);
+  co_return flushed;
+}
+
 void VolumeImpl::OwnDebtor::lost(const Error& /*why*/) { volume_.own_lost(); }
 
 // In a flush of a host or in cooling. What nobody has is in doubt on every side: a bit in each map,
-// and the next FLUSH says so.
+// and the next FLUSH says so. Of a region that came back and was written since, the writes are
+// lost; but what the own backing has there now may be older than what came back, and that may have
+// been flushed long ago, at the target. So it is missing there again.
 void VolumeImpl::own_lost() {
   own_debtor_.is_all_held = true;
-  own_debtor_.owed.lose([this](HotExtent stretch, uint64_t regions) {
+  std::vector<ChangeMap::Word> returned;
+  own_debtor_.returned.lose(
+      [&](HotExtent stretch, uint64_t regions) { returned.push_back({stretch, regions}); });
+  const auto is_returned = [&](HotExtent stretch, uint64_t bit) {
+    const auto word = std::ranges::find(returned, stretch, &ChangeMap::Word::stretch);
+    return word != returned.end() && (word->regions & bit) != 0;
+  };
+  own_debtor_.owed.lose([&](HotExtent stretch, uint64_t regions) {
     each_region(stretch, regions, [&](ByteRange region, uint64_t bit) {
       const ByteRange here{region.offset, 1};
       // What the copy has read may be what is lost.
@@ -262,6 +282,11 @@ void VolumeImpl::own_lost() {
         return;
       }
       own_debtor_.is_all_held = false;
+      const auto origin =
+          std::ranges::find_if(legs_, [&](const TargetLeg* leg) { return leg->is_origin(here); });
+      if (origin != legs_.end() && is_returned(stretch, bit)) {
+        (*origin)->set_missing(stretch, bit);
+      }
       for (TargetLeg* leg : legs_) leg->set_bits(stretch, bit);
       for (const MapId map : recorded_) tracker_->or_word(map, stretch, bit);
     });

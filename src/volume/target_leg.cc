@@ -44,8 +44,8 @@ void TargetLeg::arm(Epoch cut) {
 
 TargetLeg::Plan TargetLeg::admit(Epoch epoch, ByteRange range) {
   Plan plan{.stamp = window_.stamp()};
-  if (!returned_.empty()) [[unlikely]]
-    forget_returned(range);
+  if (!unchanged_.empty()) [[unlikely]]
+    forget(unchanged_, range);
   switch (mode_) {
     case Mode::kSend:
       plan.sends = epoch < cut_;
@@ -166,7 +166,7 @@ bool TargetLeg::holds(ByteRange range) const {
 }
 
 bool TargetLeg::holds_lost(ByteRange region) const {
-  return holds(region) || (tracker_.has_map(missing_) && returned_.any(region));
+  return holds(region) || (tracker_.has_map(missing_) && unchanged_.any(region));
 }
 
 void TargetLeg::set_missing(HotExtent stretch, uint64_t regions) {
@@ -180,6 +180,8 @@ void TargetLeg::returned(ByteRange run) {
   tracker_.begin_copy(missing_, run).done();
   returned_.resize(missing().volume_bytes());
   returned_.set(run);
+  unchanged_.resize(returned_.volume_bytes());
+  unchanged_.set(run);
   each_word(run, [&](HotExtent stretch, uint64_t regions) {
     regions &= bits().word(stretch);
     if (mode_ == Mode::kMark) regions &= ~window_.word(stretch);
@@ -192,10 +194,16 @@ void TargetLeg::returned(ByteRange run) {
   });
 }
 
-// A write passes: from now on the own backing has more than what came back.
-void TargetLeg::forget_returned(ByteRange range) {
+void TargetLeg::returned_elsewhere(ByteRange run) {
+  forget(returned_, run);
+  forget(unchanged_, run);
+}
+
+// Every region that `range` touches.
+void TargetLeg::forget(ChangeMap& map, ByteRange range) {
+  if (map.empty()) return;
   const ByteRange wide = range.widened(kRegionBytes);
-  returned_.clear({wide.offset, std::min(wide.end(), returned_.volume_bytes()) - wide.offset});
+  map.clear({wide.offset, std::min(wide.end(), map.volume_bytes()) - wide.offset});
 }
 
 rt::Task<Result<void>> TargetLeg::read(uint64_t offset, std::span<std::byte> into) {

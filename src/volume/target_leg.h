@@ -110,8 +110,13 @@ class TargetLeg final : public Debtor {
   }
   // Does the target have what hosts read in all regions of `range`, none of which is missing?
   bool holds(ByteRange range) const;
-  // The same after a loss of the own backing: or did its content come from here, unflushed?
+  // The same after a loss of the own backing: or did its content come from here, with no write
+  // since?
   bool holds_lost(ByteRange region) const;
+  // Was it here that the own backing last had the region from?
+  bool is_origin(ByteRange region) const {
+    return tracker_.has_map(missing_) && returned_.any(region);
+  }
   void set_missing(HotExtent stretch, uint64_t regions);
   // Bits, for what was lost everywhere.
   void set_bits(HotExtent stretch, uint64_t regions) { tracker_.or_word(bits_, stretch, regions); }
@@ -121,6 +126,8 @@ class TargetLeg final : public Debtor {
   // in the own backing's window. Their marks stay on disk until the own backing has flushed. A bit
   // beside one goes with it.
   void returned(ByteRange run);
+  // It came back from another leg.
+  void returned_elsewhere(ByteRange run);
 
   // Of the source's legs, which one.
   size_t slot() const { return slot_; }
@@ -141,7 +148,7 @@ class TargetLeg final : public Debtor {
   void lose_window();
   ByteRange next_part(Plan plan, ByteRange rest) const;
   bool ended(Plan plan, ByteRange range, Result<void> result);
-  void forget_returned(ByteRange range);
+  static void forget(ChangeMap& map, ByteRange range);
 
   Tracker& tracker_;
   const MapId bits_;
@@ -156,8 +163,8 @@ class TargetLeg final : public Debtor {
   rt::Event landed_;  // pulsed when in_flight_ becomes 0
   Readers readers_;
   rt::Mutex draining_;
-  // Came from the target, and no write has passed there since.
-  ChangeMap returned_;
+  // Came from the target; and those of them in which no write has passed since.
+  ChangeMap returned_, unchanged_;
   Window window_;
 };
 

@@ -90,6 +90,7 @@ void Tracker::replace(MapId id, ChangeMap next) {
   is_pending_now(next);
   map.map = std::move(next);
   map.cleared.clear_all();
+  changed(map);
 }
 
 void Tracker::set_windows(MapId id, const Window* from, const Window* to) {

@@ -76,7 +76,8 @@ class VolumeImpl final : public Volume {
   static constexpr size_t kMaxLegs = 64;
   // The leg is in kMark. What its map of missing regions says holds from now on.
   void add_leg(TargetLeg& leg);
-  // The leg is in kMark, misses nothing or has lost that map, and is drained since then.
+  // The leg is in kMark, misses nothing or has lost that map, and is drained since then. What came
+  // back from it is nowhere else until this volume has been flushed: that comes first as well.
   void remove_leg(TargetLeg& leg);
   // Needed from the first mirror this volume belongs to until the last one. A write that passes the
   // gate from now on is marked, and the own backing owes a flush for it; one that is inside already
@@ -161,10 +162,11 @@ class VolumeImpl final : public Volume {
    public:
     explicit OwnDebtor(VolumeImpl& volume) : volume_(volume) {}
     Window& window() override { return owed; }
-    rt::Task<Result<void>> flush() override { return volume_.own_.flush(); }
+    rt::Task<Result<void>> flush() override;
     void lost(const Error& why) override;
 
     Window owed;
+    Window returned;          // the part of it that came back from targets
     bool is_all_held = true;  // of the last loss: targets have all of it
 
    private:

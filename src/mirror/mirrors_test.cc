@@ -1,0 +1,242 @@
+#include "mirror/mirrors.h"
+
+#include <gtest/gtest.h>
+
+#include "mirror/test_mirrors.h"
+
+namespace duplex::mirror {
+namespace {
+
+using testing::TestMirrors;
+
+class MirrorsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    t.add_device("/d1");
+    t.add_device("/d2");
+    t.add_volume("p", "d1");
+    t.add_volume("s", "d2");
+  }
+  void make_sync() {
+    const auto made = t.create("m", "p", "s");
+    ASSERT_TRUE(made) << made.error().describe();
+    ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  }
+  Result<CutInfo> split(std::vector<std::string> names, bool read_only = false) {
+    return t.run(
+        t.mirrors->split({.names = std::move(names), .pairs = {}, .read_only = read_only}));
+  }
+  Result<std::vector<MirrorInfo>> resync(const std::string& name) {
+    return t.run(t.mirrors->resync({.names = {name}}));
+  }
+  sim::DiskFaults& faults(const char* device) { return t.box.disk().find(device)->faults; }
+
+  TestMirrors t;
+};
+
+TEST_F(MirrorsTest, CopiesWhatTheSourceHoldsAndKeepsTheTargetEqual) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.write("p", 2 * kMiB, 8192, 2));
+  EXPECT_EQ(t.desk.last("copy")->last.bytes_moved, kMiB);
+  const auto cut = split({"m"});
+  ASSERT_TRUE(cut) << cut.error().describe();
+  EXPECT_EQ(t.read("s", 0, kMiB), 1);
+  EXPECT_EQ(t.read("s", 2 * kMiB, 8192), 2);
+  EXPECT_EQ(t.read("s", 4 * kMiB, 8192), 0);
+}
+
+TEST_F(MirrorsTest, HostsFindTheTargetProtectedUntilItIsSplit) {
+  make_sync();
+  const auto refused = t.write("s", 0, 4096, 9);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kWriteProtected);
+  ASSERT_TRUE(split({"m"}));
+  EXPECT_TRUE(t.write("s", 0, 4096, 9));
+  EXPECT_EQ(t.read("p", 0, 4096), 0);
+}
+
+TEST_F(MirrorsTest, AResyncCopiesTheUnionOfBothSidesChanges) {
+  ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(split({"m"}));
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_TRUE(t.write("s", kMiB, 4096, 3));
+  EXPECT_EQ(t.show("m").changed_bytes_source, kRegionBytes);
+  EXPECT_EQ(t.show("m").changed_bytes_target, kRegionBytes);
+  ASSERT_TRUE(resync("m"));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  EXPECT_EQ(t.desk.last("copy")->last.bytes_moved, 2 * kRegionBytes);
+  ASSERT_TRUE(split({"m"}));
+  EXPECT_EQ(t.read("s", 0, 4096), 2);
+  EXPECT_EQ(t.read("s", kMiB, 4096), 1);
+}
+
+TEST_F(MirrorsTest, ARestoreGivesTheImageOfTheCutBackAndLeavesTheTargetAlone) {
+  ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(split({"m"}));
+  ASSERT_TRUE(t.write("p", 0, kMiB, 2));
+  const auto plan = t.run(t.mirrors->plan_restore({.names = {"m"}}));
+  ASSERT_TRUE(plan);
+  EXPECT_EQ(plan->bytes_overwritten, kMiB);
+  const auto begun = t.run(t.mirrors->restore({.names = {"m"}}));
+  ASSERT_TRUE(begun) << begun.error().describe();
+  EXPECT_EQ(t.read("p", 0, kMiB), 1) << "at once";
+  ASSERT_TRUE(t.write("p", 512 * kKiB, 4096, 5));
+  ASSERT_TRUE(t.reaches("m", Relation::kSplit));
+  EXPECT_EQ(t.read("p", 0, 512 * kKiB), 1);
+  EXPECT_EQ(t.read("p", 512 * kKiB, 4096), 5);
+  EXPECT_EQ(t.read("s", 512 * kKiB, 4096), 1);
+  EXPECT_EQ(t.show("m").changed_bytes_source, kRegionBytes);
+}
+
+TEST_F(MirrorsTest, ARestoreThatGoesOnToSyncEndsEqual) {
+  ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(split({"m"}));
+  ASSERT_TRUE(t.write("p", 0, kMiB, 2));
+  ASSERT_TRUE(t.write("s", 2 * kMiB, 4096, 7));
+  ASSERT_TRUE(t.run(t.mirrors->restore({.names = {"m"}, .then = Mirrors::Then::kSync})));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  EXPECT_EQ(t.read("p", 0, kMiB), 1);
+  EXPECT_EQ(t.read("p", 2 * kMiB, 4096), 7);
+  EXPECT_EQ(t.show("m").changed_bytes(), 0u);
+}
+
+TEST_F(MirrorsTest, AfterAPowerCutOnlyWhatWasHotIsCopiedAgain) {
+  ASSERT_TRUE(t.write("p", 0, 12 * kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.write("p", 5 * kMiB, 4096, 2));
+  ASSERT_TRUE(t.flush("p"));
+  t.crash();
+  t.open();
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  EXPECT_EQ(t.read("p", 5 * kMiB, 4096), 2);
+  ASSERT_NE(t.desk.last("copy"), nullptr);
+  EXPECT_LE(t.desk.last("copy")->last.bytes_done, 4 * kMiB);
+  ASSERT_TRUE(split({"m"}));
+  EXPECT_EQ(t.read("s", 5 * kMiB, 4096), 2);
+  EXPECT_EQ(t.read("s", 0, 5 * kMiB), 1);
+}
+
+TEST_F(MirrorsTest, ACleanStopLeavesNothingToCopy) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.write("p", kMiB, kMiB, 2));
+  t.stop();
+  const size_t jobs = t.desk.jobs.size();
+  t.open();
+  EXPECT_EQ(t.show("m").state, Relation::kSync);
+  EXPECT_EQ(t.desk.jobs.size(), jobs);
+  ASSERT_TRUE(split({"m"}));
+  EXPECT_EQ(t.read("s", kMiB, kMiB), 2);
+}
+
+TEST_F(MirrorsTest, StatesNamesAndMapsSurviveACrashWhileSplit) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.run(t.mirrors->create_group("g", {"m"})));
+  const auto cut = split({"g"});
+  ASSERT_TRUE(cut);
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_TRUE(t.write("s", 8 * kMiB, 4096, 3));
+  ASSERT_TRUE(t.flush("p"));
+  ASSERT_TRUE(t.flush("s"));
+  t.crash();
+  t.open();
+  const MirrorInfo info = t.show("m");
+  EXPECT_EQ(info.state, Relation::kSplit);
+  EXPECT_EQ(info.cut, cut->id);
+  EXPECT_EQ(info.groups, std::vector<std::string>{"g"});
+  EXPECT_EQ(t.run(t.mirrors->list()).size(), 1u);
+  EXPECT_EQ(t.mirrors->cuts().size(), 1u);
+  ASSERT_TRUE(resync("g"));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  ASSERT_TRUE(split({"m"}));
+  EXPECT_EQ(t.read("s", 0, 4096), 2);
+  EXPECT_EQ(t.read("s", 8 * kMiB, 4096), 0);
+}
+
+TEST_F(MirrorsTest, ATargetThatFailsAWriteIsSuspendedAndComesBackByItself) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  faults("/d2").write_error = 1;
+  EXPECT_TRUE(t.write("p", 0, 4096, 2)) << "the host does not notice";
+  ASSERT_TRUE(t.reaches("m", Relation::kSuspended));
+  EXPECT_EQ(t.events.count("mirror_suspended"), 1u);
+  faults("/d2").write_error = 0;
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  ASSERT_TRUE(split({"m"}));
+  EXPECT_EQ(t.read("s", 0, 4096), 2);
+}
+
+TEST_F(MirrorsTest, AnOwnBackingThatFailsAWriteIsReadFromTheTargetAndRepaired) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  faults("/d1").write_error = 1;
+  EXPECT_TRUE(t.write("p", 0, 4096, 2)) << "the target has it";
+  EXPECT_EQ(t.read("p", 0, 4096), 2);
+  EXPECT_EQ(t.read("p", 4096, 4096), 1);
+  EXPECT_FALSE(split({"m"})) << "only the target has a region";
+  faults("/d1").write_error = 0;
+  for (int i = 0; i < 100 && t.show("m").missing_bytes > 0; ++i) t.pass(rt::kSecond / 10);
+  EXPECT_EQ(t.show("m").missing_bytes, 0u);
+  EXPECT_EQ(t.read("p", 0, 4096), 2);
+  EXPECT_TRUE(split({"m"}));
+}
+
+TEST_F(MirrorsTest, AVerifyFindsWhatDiffersAndSuspends) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.run(t.mirrors->verify({"m"})));
+  for (int i = 0; i < 100 && !t.desk.last("verify")->end; ++i) t.pass(rt::kSecond / 10);
+  EXPECT_EQ(t.desk.last("verify")->end, JobDesk::End::kDone);
+  EXPECT_EQ(t.show("m").state, Relation::kSync);
+}
+
+TEST_F(MirrorsTest, AChainIsSplitAtOnePoint) {
+  t.add_volume("s2", "d2");
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.create("m2", "s", "s2"));
+  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_TRUE(split({"m2"}));
+  EXPECT_EQ(t.show("m").state, Relation::kSync);
+  EXPECT_EQ(t.read("s2", 0, 4096), 2);
+  ASSERT_TRUE(t.write("p", 0, 4096, 3));
+  EXPECT_EQ(t.read("s2", 0, 4096), 2);
+  EXPECT_FALSE(t.create("m3", "s2", "p")) << "a circle";
+}
+
+TEST_F(MirrorsTest, ADeletedMirrorLeavesBothVolumes) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  const auto removed = t.run(t.mirrors->remove("m", false));
+  ASSERT_TRUE(removed) << removed.error().describe();
+  EXPECT_EQ(t.run(t.mirrors->list()).size(), 0u);
+  EXPECT_EQ(t.read("s", 0, kMiB), 1);
+  EXPECT_TRUE(t.run(t.volumes->remove("s", false)));
+  t.crash();
+  t.open();
+  EXPECT_EQ(t.run(t.mirrors->list()).size(), 0u);
+}
+
+TEST_F(MirrorsTest, ATargetThatHoldsDataIsTakenOnlyWhenAskedFor) {
+  ASSERT_TRUE(t.write("s", 0, kMiB, 4));
+  ASSERT_TRUE(t.write("p", 8 * kMiB, 4096, 1));
+  const auto refused = t.create("m", "p", "s");
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message().find("1M"), std::string_view::npos)
+      << refused.error().describe();
+  ASSERT_TRUE(
+      t.run(t.mirrors->create({.name = "m", .source = "p", .target = "s", .overwrite = true})));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  ASSERT_TRUE(split({"m"}));
+  EXPECT_EQ(t.read("s", 0, kMiB), 0);
+  EXPECT_EQ(t.read("s", 8 * kMiB, 4096), 1);
+}
+
+}  // namespace
+}  // namespace duplex::mirror
