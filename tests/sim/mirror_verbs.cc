@@ -173,8 +173,10 @@ rt::Task<> MirrorScene::cancel(size_t index) {
   }
   const auto job = array_->jobs().number_of(one.name);
   if (job) {
-    const bool ended = done("cancel", co_await array_->jobs().cancel(*job, true));
-    if (restores && ended) volumes_[one.source].known = false;
+    const auto ended = co_await array_->jobs().cancel(*job, true);
+    // An error other than a refusal leaves open what has happened.
+    if (restores && (done("cancel", ended) || ended.error().code() != Code::kState))
+      volumes_[one.source].known = false;
   }
   half_restored_.reset();
 }

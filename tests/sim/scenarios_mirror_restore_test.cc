@@ -36,6 +36,21 @@ TEST(Traces, F3F27AFlushedWriteDuringARestoreSurvivesAPowerCut) {
   }
 }
 
+TEST(Traces, F27AWriteWithFuaDuringARestoreSurvivesAPowerCut) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    make_backup(box);
+    box.disk("/dev/s").faults.slow = 0.5;
+    ASSERT_TRUE(box.restore("m1"));
+    ASSERT_TRUE(box.run(box.write("p", 12 * kRegionBytes, kRegionBytes, 'C', true)));
+    box.crash(Ending::kPower);
+    box.disk("/dev/s").faults.slow = 0;
+    box.start();
+    EXPECT_EQ(box.get("p", 12), "C");
+  }
+}
+
 TEST(Traces, F4APartialWriteToARegionThatIsNotBackYetKeepsBothParts) {
   MirrorBox box(1);
   make_backup(box);
