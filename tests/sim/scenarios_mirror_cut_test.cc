@@ -8,7 +8,8 @@
 //   F11 F12      a path that is not in sync; a target that fails          here
 //   F13          legs and marks cut anywhere                              scenarios_marks_test.cc
 //   F14 F37      a copy beside writers; delete in the middle of it        scenarios_mirror_restore
-//   F22 F31      the middle of a chain fails                              here
+//   F22          the end of a chain fails, then the power                 here
+//   F31          a write that ends in an error         src/volume/target_legs_test.cc
 //   F23 F24      the own backing fails, or loses its cache                here
 //   F25          a write of an ended session           src/volume/target_legs_test.cc
 //   F26          two cuts of one root                                     here
@@ -53,23 +54,29 @@ bool is_prefix(const std::vector<std::byte>& bytes) {
   return falls <= 1;
 }
 
+// Targets take long, so old and new writes are under way for a while. In the second form the middle
+// volume is no member: the writes it forwards carry the epoch of the root (trace F2).
 TEST(Traces, F1F2F30AllTargetsOfACutHoldTheSamePrefix) {
-  for (uint64_t seed = 1; seed <= 10; ++seed) {
+  const std::vector<std::string> forms[] = {{"m1", "m2", "m3"}, {"m2", "m3"}};
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(seed);
     MirrorBox box(seed);
     make_tree(box);
     std::atomic<bool> stop = false;
     const auto writer = box.simulation.start(box.machine.control(), write_letters(box, stop));
     box.pass(20 * rt::kMillisecond);
-    const auto cut = box.split({"m1", "m2", "m3"}, true);
-    ASSERT_TRUE(cut) << cut.error().describe();
+    for (const char* path : {"/dev/s", "/dev/t"}) box.disk(path).faults.slow = 0.02;
+    const auto cut = box.split(forms[seed % 2], true);
+    for (const char* path : {"/dev/s", "/dev/t"}) box.disk(path).faults.slow = 0;
+    ASSERT_TRUE(cut || cut.error().code() == Code::kTimeout) << cut.error().describe();
     box.pass(20 * rt::kMillisecond);
     stop = true;
     ASSERT_TRUE(box.simulation.finish(*writer));
-    EXPECT_TRUE(box.is_equal("s", "t"));
-    EXPECT_TRUE(box.is_equal("s", "u"));
-    EXPECT_FALSE(box.is_equal("p", "s")) << "the writer went on";
-    EXPECT_TRUE(is_prefix(box.raw("s")));
+    if (!cut) continue;
+    box.put("p", 0, '!');
+    EXPECT_TRUE(box.is_equal("t", "u"));
+    EXPECT_EQ(box.is_equal("s", "u"), seed % 2 == 0) << "a middle volume that is no member goes on";
+    EXPECT_TRUE(is_prefix(box.raw("t")));
   }
 }
 
@@ -172,7 +179,10 @@ TEST(Traces, F24AWriteTheSourceRefusedIsReadAtTheTargetAlsoAfterACrash) {
     box.disk("/dev/p").faults.write_error = 1;
     box.put("p", 0, 'B');
     EXPECT_EQ(box.get("p", 0), "B");
-    EXPECT_FALSE(box.split({"m1"})) << "only the target has it";
+    const auto early = box.split({"m1"});
+    ASSERT_FALSE(early) << "only the target has it";
+    EXPECT_NE(early.error().describe().find("its repair runs"), std::string::npos)
+        << early.error().describe();
     ASSERT_TRUE(box.run(box.flush("p")));
     box.crash(Ending::kPower);
     box.start();
@@ -210,25 +220,6 @@ TEST(Traces, F26TwoCutsOfOneRootAreOneAfterTheOther) {
     if (*one->value) EXPECT_TRUE(is_prefix(box.raw("s")));
     if (*other->value) EXPECT_TRUE(is_prefix(box.raw("t")));
     if (*one->value && *other->value) EXPECT_NE((*one->value)->id, (*other->value)->id);
-  }
-}
-
-TEST(Traces, F31AWriteThatEndsInAnErrorLeavesNoMirrorInSyncThatDiffers) {
-  for (uint64_t seed = 1; seed <= 10; ++seed) {
-    SCOPED_TRACE(seed);
-    MirrorBox box(seed);
-    box.mirror("m1", "p", "s");
-    box.mirror("m3", "s", "u");
-    box.put("p", 0, 'A');
-    for (const char* path : {"/dev/p", "/dev/s"}) box.disk(path).faults.write_error = 1;
-    box.run(box.write("p", 0, kRegionBytes, 'B'));
-    for (const char* path : {"/dev/p", "/dev/s"}) box.disk(path).faults.write_error = 0;
-    for (const char* name : {"m1", "m3"}) {
-      box.run(box.array->mirrors().resync({{name}, false}));
-      box.await(name, Relation::kSync);
-    }
-    EXPECT_TRUE(box.is_equal("p", "s"));
-    EXPECT_TRUE(box.is_equal("s", "u"));
   }
 }
 

@@ -158,6 +158,7 @@ TEST(Traces, F27AnUnflushedWriteOfTheTargetIsFlushedBeforeARestore) {
     box.crash(Ending::kPower);
     box.start();
     EXPECT_EQ(box.get("s", 2), "H");
+    EXPECT_EQ(box.get("p", 2), "H");
     box.run(box.array->mirrors().resync({{"m1"}, false}));
     box.await("m1", Relation::kSync);
     EXPECT_TRUE(box.is_equal("p", "s"));
