@@ -4,7 +4,7 @@
 //   sim_run --seconds 180 [--processes 2] [--first SEED] [--violations 5]
 //                             ends early when all processes together have found so many
 //   sim_run --seed S          one run, described; ends with what it found
-//   --mirrors 0|1             all runs without mirrors, or all with; else the seed decides
+//   --mirrors PER_CENT        of the seeds play a MirrorScene, the others a Scene; default 0
 //
 // Last line: seeds, operations, faults, power cuts, kills, virtual hours, doubled, violations.
 #include <fmt/format.h>
@@ -50,19 +50,15 @@ uint64_t count_of(const SceneResult& result, const char* what) {
   return it == result.counts.end() ? 0 : it->second;
 }
 
-// What a seed is run as.
-enum class Kind : uint8_t { kBySeed, kPlain, kMirrors };
+// Which seeds have mirrors does not depend on how many have.
+bool has_mirrors(uint64_t seed, uint64_t per_cent) { return sim::Dice(seed).below(100) < per_cent; }
 
-bool has_mirrors(uint64_t seed, Kind kind) {
-  return kind == Kind::kMirrors || (kind == Kind::kBySeed && sim::Dice(seed).chance(0.5));
+SceneResult play(uint64_t seed, uint64_t mirrors) {
+  return has_mirrors(seed, mirrors) ? MirrorScene(seed).run() : Scene(seed).run();
 }
 
-SceneResult play(uint64_t seed, Kind kind) {
-  return has_mirrors(seed, kind) ? MirrorScene(seed).run() : Scene(seed).run();
-}
-
-void run_seed(uint64_t seed, Kind kind, Totals& totals) {
-  SceneResult result = play(seed, kind);
+void run_seed(uint64_t seed, uint64_t mirrors, Totals& totals) {
+  SceneResult result = play(seed, mirrors);
   ++totals.seeds;
   totals.operations += result.operations;
   totals.errors += result.errors;
@@ -73,13 +69,13 @@ void run_seed(uint64_t seed, Kind kind, Totals& totals) {
   totals.virtual_us += result.virtual_time;
   if (seed % 100 == 0 && result.violation.empty()) {
     ++totals.doubled;
-    if (play(seed, kind).hash != result.hash)
+    if (play(seed, mirrors).hash != result.hash)
       result.violation = "the same seed gave another run (P13)";
   }
   if (result.violation.empty()) return;
   ++totals.violations;
   fmt::print("VIOLATION seed {}: {}\n  again: sim_run --seed {} --mirrors {}\n", seed,
-             result.violation, seed, has_mirrors(seed, kind) ? 1 : 0);
+             result.violation, seed, has_mirrors(seed, mirrors) ? 100 : 0);
   std::fflush(stdout);
 }
 
@@ -93,20 +89,20 @@ Allowance& share_allowance(uint64_t violations) {
 }
 
 // A share of the seeds: first, first + step, ... until the time is up.
-Totals run_share(uint64_t first, uint64_t step, Kind kind,
+Totals run_share(uint64_t first, uint64_t step, uint64_t mirrors,
                  std::chrono::steady_clock::time_point end, Allowance& allowance) {
   Totals totals;
   for (uint64_t seed = first; std::chrono::steady_clock::now() < end && allowance > 0;
        seed += step) {
     const uint64_t before = totals.violations;
-    run_seed(seed, kind, totals);
+    run_seed(seed, mirrors, totals);
     allowance -= static_cast<int64_t>(totals.violations - before);
   }
   return totals;
 }
 
 Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds, uint64_t violations,
-                     Kind kind) {
+                     uint64_t mirrors) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
   Allowance& allowance = share_allowance(violations);
   std::vector<std::pair<pid_t, int>> children;
@@ -117,7 +113,7 @@ Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds, uint6
     const pid_t pid = fork();
     if (pid == 0) {
       close(ends[0]);
-      const Totals totals = run_share(first + i, processes, kind, end, allowance);
+      const Totals totals = run_share(first + i, processes, mirrors, end, allowance);
       const bool sent =
           write(ends[1], &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
       std::_Exit(sent ? 0 : 1);
@@ -158,7 +154,7 @@ int one_seed(uint64_t seed) {
 struct Options {
   uint64_t seconds = 10, processes = 1, first = 1, violations = 5;
   std::optional<uint64_t> seed;
-  Kind kind = Kind::kBySeed;
+  uint64_t mirrors = 0;  // per cent of the seeds
 };
 
 // nullopt: something on the command line means nothing here.
@@ -176,8 +172,8 @@ std::optional<Options> parse(std::span<char*> words) {
       options.first = *value;
     } else if (key == "--violations") {
       options.violations = *value;
-    } else if (key == "--mirrors" && *value < 2) {
-      options.kind = *value == 0 ? Kind::kPlain : Kind::kMirrors;
+    } else if (key == "--mirrors" && *value <= 100) {
+      options.mirrors = *value;
     } else if (key == "--seed") {
       options.seed = *value;
     } else {
@@ -192,16 +188,16 @@ int main(int argc, char** argv) {
   if (!options) {
     fmt::print(stderr,
                "sim_run [--seconds N] [--processes N] [--first SEED] [--violations N] "
-               "[--mirrors 0|1], or sim_run --seed SEED [--mirrors 0|1]\n");
+               "[--mirrors PER_CENT], or sim_run --seed SEED [--mirrors PER_CENT]\n");
     return 2;
   }
   if (options->seed) {
-    return has_mirrors(*options->seed, options->kind) ? one_seed<MirrorScene>(*options->seed)
-                                                      : one_seed<Scene>(*options->seed);
+    return has_mirrors(*options->seed, options->mirrors) ? one_seed<MirrorScene>(*options->seed)
+                                                         : one_seed<Scene>(*options->seed);
   }
   set_log_sink([](LogLevel, std::string_view) {});
   const Totals totals = run_processes(options->first, options->processes, options->seconds,
-                                      options->violations, options->kind);
+                                      options->violations, options->mirrors);
   fmt::print(
       "{} seeds, {} operations, {} faults, {} power cuts, {} kills, {:.1f} virtual hours, {} "
       "doubled, {} violations\n",
