@@ -71,10 +71,7 @@ rt::Task<> MirrorsImpl::second_look(MirrorId id) {
   if (mirror == nullptr) co_return;
   if (mirror->look_at) {
     co_await look(id);
-    for (const JobKind kind : {JobKind::kCopy, JobKind::kBack}) {
-      mirror = with(id);
-      if (mirror == nullptr) co_return;
-      if (!std::exchange(mirror->is_job_done[static_cast<size_t>(kind)], false)) continue;
+    for (const JobKind kind : {JobKind::kCopy, JobKind::kBack, JobKind::kCompare}) {
       co_await job_done(id, kind);
     }
   }

@@ -258,6 +258,12 @@ rt::Task<> Transition::record(Ledger& ledger) {
   }
   record_volumes(ledger);
   if (outcome_.does(Action::kRemove)) {
+    for (const auto& [name, members] : all_.groups_) {
+      if (!members.contains(row.id)) continue;
+      meta::GroupRow group{.name = name, .mirrors = {members.begin(), members.end()}};
+      std::erase(group.mirrors, row.id);
+      ledger.add(meta::PutGroup{std::move(group)});
+    }
     ledger.add(meta::DropMirror{row.id});
     ledger.drop_map(mirror_.bits());
     ledger.drop_map(mirror_.missing());

@@ -3,7 +3,6 @@ import json
 import os
 import time
 
-import nbd
 from duplex import KIB, MIB, Array, connect
 from test_lifecycle import expect, on_terminal
 
@@ -33,7 +32,8 @@ def wait_for(array, name, state, limit=60):
 
 def write(array, volume, data, offset=0):
     handle = connect(array, volume)
-    handle.pwrite(data, offset)
+    for at in range(0, len(data), 16 * MIB):
+        handle.pwrite(data[at:at + 16 * MIB], offset + at)
     handle.flush()
     handle.shutdown()
 
@@ -46,6 +46,7 @@ def read(array, volume, length, offset=0):
 
 
 def refuses_hosts(array, volume):
+    import nbd  # pylint: disable=import-outside-toplevel
     try:
         connect(array, volume).shutdown()
     except nbd.Error:
