@@ -90,7 +90,10 @@ void MirrorScene::new_point(Time asked, const std::vector<size_t>& members) {
   std::vector<CutJudge::Source> roots;
   for (const size_t i : members) {
     const size_t root = root_of(mirrors_[i].source, members);
-    point->is_judged = point->is_judged && volumes_[root].known;
+    // One that is suspended or copied may come back at any moment: then it leads further up.
+    const Mirror* above = upstream(root);
+    const bool is_certain = above == nullptr || above->state == Relation::kSplit;
+    point->is_judged = point->is_judged && volumes_[root].known && is_certain;
     if (!contains(roots, volumes_[root].source)) roots.push_back(volumes_[root].source);
   }
   point->cut = cuts_.freeze(asked, moments_.next(), roots);
@@ -102,9 +105,15 @@ void MirrorScene::new_point(Time asked, const std::vector<size_t>& members) {
 }
 
 rt::Task<> MirrorScene::split(std::vector<size_t> members) {
+  // Since the last look a mirror may have come back by itself, and with it another root.
+  co_await refresh();
   mirror::SplitRequest request;
   for (const size_t i : members) request.names.push_back(mirrors_[i].name);
-  if (members.size() == mirrors_.size() && dice_.chance(0.5)) request.names = {"all"};
+  // A mirror that was deleted has left the group.
+  const auto group = array_->mirrors().group("all");
+  if (group && group->mirrors.size() == members.size() && members.size() == mirrors_.size() &&
+      dice_.chance(0.5))
+    request.names = {"all"};
   request.read_only = dice_.chance(0.3);
   request.lease = kLease;
   pending_ = {moments_.next(), members};
@@ -122,6 +131,14 @@ rt::Task<> MirrorScene::split(std::vector<size_t> members) {
     mirrors_[i].cut = cut->id;
     mirrors_[i].frozen.reset();
     if (request.read_only) mirrors_[i].frozen.emplace();
+  }
+  const std::shared_ptr<Point> point = mirrors_[members.front()].point;
+  for (const mirror::MirrorInfo& info : co_await array_->mirrors().list()) {
+    // Meanwhile is before the cut or after it: its roots are uncertain.
+    const auto is_changed = [&](const Mirror& one) {
+      return one.name == info.name && one.state != info.state && info.cut != cut->id;
+    };
+    if (std::ranges::any_of(mirrors_, is_changed)) point->is_judged = false;
   }
 }
 
