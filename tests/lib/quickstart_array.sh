@@ -125,3 +125,58 @@ remount_volumes() {
   done
   measured="$replayed ext4 journals replayed, e2fsck -f finds nothing"
 }
+
+# field KEY: the value of a key in the JSON on stdin, the first one.
+field() { sed -n 's/^ *"'"$1"'": "\{0,1\}\([^",]*\)"\{0,1\},*$/\1/p' | head -n 1; }
+
+# Whole MiB, rounded up: what a volume has allocated, what hosts have written to volumes since the
+# array's start, what the last job of a mirror has copied, what the mirrors of a group have changed.
+mib() { echo $((($1 + 1048575) >> 20)); }
+allocated() { mib "$("$duplex" --json volume show "$1" | field allocated)"; }
+written_mib() {
+  local volume sum=0
+  for volume in "$@"; do sum=$((sum + $(counter "$volume" written_bytes))); done
+  mib $sum
+}
+moved() { mib "$("$duplex" --json job show "$1" | field bytes_moved)"; }
+
+# changed source|target: on that side of all mirrors, since their cut.
+changed() {
+  local bytes sum=0
+  for bytes in $("$duplex" --json mirror list | sed -n 's/^ *"changed_bytes_'"$1"'": \([0-9]*\),*$/\1/p'); do
+    sum=$((sum + bytes))
+  done
+  mib $sum
+}
+
+in_sync() {
+  local mirror
+  for mirror in "$@"; do
+    [ "$("$duplex" --json mirror show "$mirror" | field state)" = SYNC ] || { "$duplex" mirror list; return 1; }
+  done
+}
+
+# split_at_cut NAME: all mirrors of a group, or one. asked_us and success_us are the moments before and after.
+split_at_cut() {
+  local hold
+  asked_us=${EPOCHREALTIME/[.,]/}
+  "$duplex" --json split "$1" >"$dir/cut" || return 1
+  success_us=${EPOCHREALTIME/[.,]/}
+  cat "$dir/cut"
+  hold=$(field hold_us <"$dir/cut")
+  measured="cut $(field cut <"$dir/cut") of $(grep -c '"state": "SPLIT"' "$dir/cut") mirrors; writes held up for"
+  measured+=" $((hold / 1000)).$(printf %03d $((hold % 1000))) ms, answered after $(((success_us - asked_us) / 1000)) ms"
+  [ "$(field certified <"$dir/cut")" = true ]
+}
+
+remove_mirrors() {
+  local group=$1 mirror
+  shift
+  "$duplex" group delete "$group" || return 1
+  for mirror in "$@"; do "$duplex" mirror delete "$mirror" --yes || return 1; done
+}
+
+remove_volumes() {
+  local volume
+  for volume in "$@"; do "$duplex" volume delete "$volume" --yes || return 1; done
+}
