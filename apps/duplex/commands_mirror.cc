@@ -3,7 +3,9 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include "base/text.h"
 #include "duplex/commands.h"
@@ -222,6 +224,27 @@ void add_delete(CLI::App& mirror, Context& context) {
   });
 }
 
+// Follows job after job: what was restored may go on to SYNC. Between the end of one and what
+// follows it the mirror has none for a moment.
+Json at_rest(const Client& client, const Settings& settings, Json m, const Waiting& wait) {
+  constexpr int kLooks = 100;
+  const std::string path = "/api/v1/mirrors/" + path_part(m["name"]);
+  for (int looks = 0; looks < kLooks; ++looks) {
+    if (!m["job"].is_null()) {
+      const Json job = follow_job(client, settings, m["job"].dump(), wait.timeout_s);
+      if (job["state"] == "cancelled")
+        throw Failure{kRefused, "e_state", fmt::format("job {} was cancelled", job["id"].dump()),
+                      fmt::format("duplex mirror show {}", m["name"].get<std::string>())};
+    } else if (m["state"] != "COPYING" && m["state"] != "REVERSE") {
+      break;
+    } else {
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    m = client.get(path);
+  }
+  return m;
+}
+
 }  // namespace
 
 void print_mirrors(const Json& mirrors) {
@@ -251,15 +274,7 @@ Json wait_for_jobs(const Client& client, const Settings& settings, const Json& m
                    const Waiting& wait) {
   if (!wait.on) return mirrors;
   Json ended = Json::array();
-  for (const Json& m : mirrors) {
-    if (!m["job"].is_null()) {
-      const Json job = follow_job(client, settings, m["job"].dump(), wait.timeout_s);
-      if (job["state"] == "cancelled")
-        throw Failure{kRefused, "e_state", fmt::format("job {} was cancelled", job["id"].dump()),
-                      fmt::format("duplex mirror show {}", m["name"].get<std::string>())};
-    }
-    ended.push_back(client.get("/api/v1/mirrors/" + path_part(m["name"])));
-  }
+  for (const Json& m : mirrors) ended.push_back(at_rest(client, settings, m, wait));
   return ended;
 }
 

@@ -1,6 +1,7 @@
 #include "duplexd/options.h"
 
 #include <fmt/format.h>
+#include <sched.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +12,13 @@
 
 namespace duplex {
 namespace {
+
+// Those this process may run on, which taskset and containers restrict.
+size_t usable_processors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return std::thread::hardware_concurrency();
+  return static_cast<size_t>(CPU_COUNT(&set));
+}
 
 Result<rt::Address> address(const std::string& value) { return rt::Address::parse(value); }
 
@@ -109,8 +117,7 @@ Result<DaemonOptions> combine(Flags flags) {
   options.accept_missing = flags.direct.accept_missing;
   options.devices = std::move(flags.direct.devices);
   TRY(check_options(options));
-  if (options.reactors == 0)
-    options.reactors = std::clamp<size_t>(std::thread::hardware_concurrency(), 1, 64);
+  if (options.reactors == 0) options.reactors = std::clamp<size_t>(usable_processors(), 1, 64);
   return options;
 }
 

@@ -198,7 +198,7 @@ TEST_F(MirrorsApiTest, AJobIsFoundByTheNameOfItsMirror) {
   EXPECT_EQ(api.call("POST", "/api/v1/jobs/m1/resume").json["state"], "running");
   EXPECT_EQ(api.post("/api/v1/jobs/m1/rate", {{"rate", 0}}).json["rate"], 0);
   EXPECT_EQ(api.get("/api/v1/jobs/m1?timeout=60").json["state"], "done");
-  EXPECT_EQ(mirror("m1")["state"], "SYNC");
+  wait_for("m1", "SYNC");
   expect_refusal(api, 404, "e_noname", "GET", "/api/v1/jobs/m2");
 }
 

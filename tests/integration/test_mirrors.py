@@ -32,7 +32,8 @@ def wait_for(array, name, state, limit=60):
 
 def write(array, volume, data, offset=0):
     handle = connect(array, volume)
-    handle.pwrite(data, offset)
+    for at in range(0, len(data), 16 * MIB):
+        handle.pwrite(data[at:at + 16 * MIB], offset + at)
     handle.flush()
     handle.shutdown()
 
