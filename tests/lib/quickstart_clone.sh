@@ -1,10 +1,10 @@
 # A second PostgreSQL on the S-VOLs of the first one's volumes, for ./quickstart. Sourced by it.
-#   pgdata -> pgdata2, pgwal -> pgwal2   mirrors "data" and "wal", together the group "db"
+#   pgdata -> pgdata2, pgwal -> pgwal2   the mirrors "data" and "wal"
 #   $dir/pg2       socket and messages of the second PostgreSQL
 #   $dir/numbers   a line for each number that was committed: number, begun, acknowledged (microseconds)
 # Production is written to by pgbench and by the writer of numbers from the first step to the last.
 # shellcheck shell=bash disable=SC2034,SC2154
-number_writer_pid='' asked_us=0 success_us=0 rows_before=0 rows_after=0
+number_writer_pid='' rows_before=0 rows_after=0
 
 # Each number is inserted after the commit of the one before was acknowledged.
 write_numbers() {
@@ -35,24 +35,16 @@ load_production() {
   measured="pgbench with $bench_clients clients, and a writer of numbers, one commit each"
 }
 
-production_is_loaded() {
+database_is_loaded() {
   gone "$bench_pid" && { echo 'pgbench has ended'; cat "$dir/pg/bench"; return 1; }
   gone "$number_writer_pid" && { echo 'the writer of numbers has ended'; tail "$dir/pg/messages"; return 1; }
   return 0
 }
 
-mirror_database() {
-  "$duplex" mirror create data pgdata pgdata2 && "$duplex" mirror create wal pgwal pgwal2 &&
-    "$duplex" job wait data && "$duplex" job wait wal && in_sync data wal || return 1
-  "$duplex" group create db data wal || return 1
-  production_is_loaded || return 1
-  measured="$(moved data) + $(moved wal) MiB of $(allocated pgdata) + $(allocated pgwal) copied while they were written"
-}
-
-# The cut. What was acknowledged before asked_us must be in it, what began after success_us must not.
+# Rows of production before and after bound what the clone may have.
 split_database() {
   rows_before=$(sql pg 'select count(*) from pgbench_history') || return 1
-  split_at_cut db || return 1
+  split_at_cut || return 1
   rows_after=$(sql pg 'select count(*) from pgbench_history')
 }
 
@@ -95,7 +87,7 @@ write_clone() {
   mine=$(sql pg2 'select count(*) from mine') || return 1
   there=$(sql pg "select to_regclass('mine') is null, count(*) = max(n), count(*) > $mine from numbered") || return 1
   [ "$there" = 't|t|t' ] || { echo "in production: $there"; return 1; }
-  production_is_loaded || return 1
+  database_is_loaded || return 1
   measured="$(changed target) MiB changed by it; production has no such table and all its numbers"
 }
 
@@ -103,34 +95,6 @@ stop_clone() {
   local name
   check_checksums pg2 || return 1
   for name in pgwal2 pgdata2; do unmount_volume $name; done
-}
-
-# What is copied is what either side has changed since the cut, not the volumes.
-resync_database() {
-  local source target wrote copied
-  source=$(changed source) target=$(changed target)
-  wrote=$(written_mib pgdata pgwal)
-  "$duplex" mirror resync db --wait && in_sync data wal || return 1
-  wrote=$(($(written_mib pgdata pgwal) - wrote))
-  production_is_loaded || return 1
-  copied=$(($(moved data) + $(moved wal)))
-  measured="$copied MiB copied; $source changed in production, $target by the clone"
-  # A write under way may touch up to two regions of 64 KiB for each of its blocks.
-  [ "$copied" -gt 0 ] && [ "$copied" -le $((source + target + 32 * (wrote + 1))) ] ||
-    { echo "$measured; $wrote MiB written meanwhile"; return 1; }
-}
-
-# Every byte, while they are written.
-verify_database() {
-  "$duplex" mirror verify db --wait && in_sync data wal || return 1
-  production_is_loaded || return 1
-  measured="$(moved data) + $(moved wal) MiB of differences"
-}
-
-remove_clone() {
-  remove_mirrors db data wal && remove_volumes pgdata2 pgwal2 || return 1
-  production_is_loaded || return 1
-  measured="the mirrors, the group, the S-VOLs; $(pool_used) of the pool used"
 }
 
 # The load ends; the last word is production's.

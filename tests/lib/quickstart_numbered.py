@@ -4,9 +4,20 @@
   write URI FILE   writes block after block, flushes after every eight, and only when the flush is
                    acknowledged puts the highest number into FILE. Ends when the server is gone.
   check URI FILE   reads every block that FILE says was acknowledged and compares all its bytes.
+
+And on the second halves of two exports, in turn, one write at a time, so that each depends on the one before:
+
+  pair URI URI FILE   writes until it is ended. FILE gets a line for each acknowledged number: the
+                      number, and when it was begun and acknowledged, in microseconds.
+  cut URI URI FILE ASKED SUCCESS
+                      finds the numbers that are there: they must be 0, 1, 2, ... without a gap, with all
+                      that were acknowledged before ASKED and none that was begun after SUCCESS.
+  spoil URI           overwrites some of every MiB.
 """
 import hashlib
+import itertools
 import sys
+import time
 
 import nbd
 
@@ -51,11 +62,70 @@ def check(handle, blocks, path):
     return 1 if lost else 0
 
 
+def pair_place(handles, number):
+    """Where a number of a pair stands: even ones on the first export, odd ones on the second."""
+    handle = handles[number % 2]
+    half = handle.get_size() // 2
+    place = number // 2 * BLOCK
+    return (handle, half + place) if place < half else None
+
+
+def pair_content(number):
+    return content((1 << 64) + number)  # none that write() writes
+
+
+def pair(handles, path):
+    with open(path, "w", buffering=1, encoding="ascii") as acknowledged:
+        for number in itertools.count():
+            place = pair_place(handles, number)
+            if place is None:
+                print("%d numbers fill the exports" % number)
+                return 1
+            begun = time.time_ns() // 1000
+            place[0].pwrite(pair_content(number), place[1])
+            acknowledged.write("%d %d %d\n" % (number, begun, time.time_ns() // 1000))
+            time.sleep(0.0005)
+    return 0
+
+
+def cut(handles, path, asked, success):
+    with open(path, encoding="ascii") as acknowledged:
+        lines = [[int(word) for word in line.split()] for line in acknowledged if line.endswith("\n")]
+    there = []
+    for number in range(lines[-1][0] + 2):  # one may be under way
+        place = pair_place(handles, number)
+        if place and place[0].pread(BLOCK, place[1]) == pair_content(number):
+            there.append(number)
+    before = [number for number, _, done in lines if done < int(asked)]
+    after = [number for number, begun, _ in lines if begun > int(success)]
+    first, last = (before[-1] if before else None), (there[-1] if there else None)
+    text = "0 to %s there, 0 to %s acknowledged before" % (last, first)
+    print(text + (", %d the first begun after" % after[0] if after else ""))
+    if there != list(range(len(there))):
+        print("not in order, or a gap: %s" % [n for n in range(last) if n not in set(there)][:10])
+        return 1
+    return 0 if before and there and first <= last and not (after and after[0] <= last) else 1
+
+
+def spoil(handle):
+    for place in range(0, handle.get_size(), 1 << 20):
+        handle.pwrite(b"spoiled!" * (BLOCK // 8), place)
+    handle.flush()
+    return 0
+
+
 def main():
-    verb, uri, path = sys.argv[1:]
-    handle = nbd.NBD()
-    handle.connect_uri(uri)
-    return {"write": write, "check": check}[verb](handle, handle.get_size() // BLOCK, path)
+    verb, words = sys.argv[1], sys.argv[2:]
+    handles = []
+    for uri in [word for word in words if word.startswith("nbd")]:
+        handles.append(nbd.NBD())
+        handles[-1].connect_uri(uri)
+    rest = words[len(handles):]
+    if verb in ("pair", "cut"):
+        return {"pair": pair, "cut": cut}[verb](handles, *rest)
+    if verb == "spoil":
+        return spoil(handles[0])
+    return {"write": write, "check": check}[verb](handles[0], handles[0].get_size() // BLOCK, *rest)
 
 
 sys.exit(main())
