@@ -2,7 +2,10 @@
 #   pgdata -> pgdata2, pgwal -> pgwal2   the mirrors "data" and "wal"
 #   $dir/pg2       socket and messages of the second PostgreSQL
 #   $dir/numbers   a line for each number that was committed: number, begun, acknowledged (microseconds)
-# Production is written to by pgbench and by the writer of numbers from the first step to the last.
+#   $dir/turns     the same for numbers in two files, one on each volume, written in turn
+# Production is written to by pgbench and by both writers of numbers from the first step to the last.
+# PostgreSQL alone would not notice copies of two points in time: its log may well be later than its
+# data. The two files do: their numbers are neighbours, whenever both volumes are seen at once.
 # shellcheck shell=bash disable=SC2034,SC2154
 number_writer_pid='' rows_before=0 rows_after=0
 
@@ -31,13 +34,16 @@ load_production() {
   bench_pid=$!
   write_numbers &
   number_writer_pid=$!
-  wait_for 10 test -s "$dir/numbers" || { cat "$dir/pg/bench"; return 1; }
-  measured="pgbench with $bench_clients clients, and a writer of numbers, one commit each"
+  /usr/bin/python3 "$numbered" turn "$dir/pgdata" "$dir/pgwal" "$dir/turns" >"$dir/writer.log" 2>&1 &
+  writer_pid=$!
+  wait_for 10 test -s "$dir/numbers" && wait_for 10 test -s "$dir/turns" || { cat "$dir/pg/bench" "$dir/writer.log"; return 1; }
+  measured="pgbench with $bench_clients clients; numbers, a commit each; numbers in files, on both volumes in turn"
 }
 
 database_is_loaded() {
   gone "$bench_pid" && { echo 'pgbench has ended'; cat "$dir/pg/bench"; return 1; }
   gone "$number_writer_pid" && { echo 'the writer of numbers has ended'; tail "$dir/pg/messages"; return 1; }
+  gone "$writer_pid" && { cat "$dir/writer.log"; return 1; }
   return 0
 }
 
@@ -50,6 +56,13 @@ split_database() {
 
 mount_clone() {
   remount_volumes pgdata2 pgwal2
+}
+
+# As of one point in time, and between the moments before and after the split.
+check_turns() {
+  /usr/bin/python3 "$numbered" turned "$dir/pgdata2" "$dir/pgwal2" "$dir/turns" "$asked_us" "$success_us" >"$dir/checked" ||
+    { cat "$dir/checked"; return 1; }
+  measured="files: $(<"$dir/checked")"
 }
 
 # The copy still says where production has its log, and that it runs.
@@ -76,7 +89,7 @@ check_cut() {
   [ "${there%|*}" -eq "$last" ] && [ "$acknowledged" -gt 0 ] && [ "$last" -ge "$acknowledged" ] &&
     [ "$later" -gt 0 ] && [ "$last" -lt "$later" ] || return 1
   [ "$rows" -ge "$rows_before" ] && [ "$rows" -le $((rows_after + bench_clients)) ] && [ "$late" -eq 0 ] || return 1
-  measured="1 to $last: $acknowledged acknowledged before, $later begun after; history: $rows_before before, $rows there"
+  measured="commits: 1 to $last there, 1 to $acknowledged acknowledged before, $later the first begun after"
 }
 
 # Production must have none of it, and its own numbers without a gap.
@@ -100,6 +113,7 @@ stop_clone() {
 # The load ends; the last word is production's.
 check_production() {
   local there
+  stop_writer
   stop_numbers
   stop_bench
   there=$(sql pg 'select count(*) = max(n), max(n) from numbered') || return 1

@@ -3,6 +3,7 @@
 #   load_goes_on  the name of a function that fails when hosts no longer write to the volumes: they do so
 #                 from the first step here to the last
 # shellcheck shell=bash disable=SC2034,SC2154
+writer_pid='' numbered=$root/tests/lib/quickstart_numbered.py
 mirrored=() load_goes_on='' asked_us=0 success_us=0
 
 # field KEY: the value of a key in the JSON on stdin, the first one.
@@ -32,6 +33,12 @@ sum_of() {
   local pair sum=0
   for pair in "${mirrored[@]}"; do sum=$((sum + $("$1" "$pair"))); done
   mib $sum
+}
+
+stop_writer() {
+  [ -n "$writer_pid" ] || return 0
+  end_process TERM 5 "$writer_pid"
+  writer_pid=''
 }
 
 in_sync() {

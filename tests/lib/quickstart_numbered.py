@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Numbered writes on an NBD export, for ./quickstart.
+"""Numbered writes on NBD exports and on mounted volumes, for ./quickstart.
 
   write URI FILE   writes block after block, flushes after every eight, and only when the flush is
                    acknowledged puts the highest number into FILE. Ends when the server is gone.
@@ -13,9 +13,15 @@ And on the second halves of two exports, in turn, one write at a time, so that e
                       finds the numbers that are there: they must be 0, 1, 2, ... without a gap, with all
                       that were acknowledged before ASKED and none that was begun after SUCCESS.
   spoil URI           overwrites some of every MiB.
+
+The same on two file systems, a file on each that holds the last number:
+
+  turn DIR DIR FILE
+  turned DIR DIR FILE ASKED SUCCESS
 """
 import hashlib
 import itertools
+import os
 import sys
 import time
 
@@ -74,37 +80,70 @@ def pair_content(number):
     return content((1 << 64) + number)  # none that write() writes
 
 
-def pair(handles, path):
+def write_in_turn(path, write_number):
+    """write_number(n) returns when n is acknowledged, with False when there is no place for it."""
     with open(path, "w", buffering=1, encoding="ascii") as acknowledged:
         for number in itertools.count():
-            place = pair_place(handles, number)
-            if place is None:
+            begun = time.time_ns() // 1000
+            if not write_number(number):
                 print("%d numbers fill the exports" % number)
                 return 1
-            begun = time.time_ns() // 1000
-            place[0].pwrite(pair_content(number), place[1])
             acknowledged.write("%d %d %d\n" % (number, begun, time.time_ns() // 1000))
             time.sleep(0.0005)
     return 0
 
 
-def cut(handles, path, asked, success):
-    with open(path, encoding="ascii") as acknowledged:
-        lines = [[int(word) for word in line.split()] for line in acknowledged if line.endswith("\n")]
-    there = []
-    for number in range(lines[-1][0] + 2):  # one may be under way
+def pair(handles, path):
+    def write_number(number):
         place = pair_place(handles, number)
-        if place and place[0].pread(BLOCK, place[1]) == pair_content(number):
-            there.append(number)
+        if place:
+            place[0].pwrite(pair_content(number), place[1])
+        return place
+
+    return write_in_turn(path, write_number)
+
+
+def turn(folders, path):
+    files = [os.open(folder + "/last-number", os.O_CREAT | os.O_WRONLY | os.O_DSYNC) for folder in folders]
+    return write_in_turn(path, lambda number: os.pwrite(files[number % 2], b"%4096d" % number, 0))
+
+
+def compare(there, gap, path, asked, success):
+    """The numbers that are there must end between what FILE says of ASKED and of SUCCESS."""
+    lines = acknowledged_numbers(path)
     before = [number for number, _, done in lines if done < int(asked)]
     after = [number for number, begun, _ in lines if begun > int(success)]
     first, last = (before[-1] if before else None), (there[-1] if there else None)
     text = "0 to %s there, 0 to %s acknowledged before" % (last, first)
     print(text + (", %d the first begun after" % after[0] if after else ""))
-    if there != list(range(len(there))):
-        print("not in order, or a gap: %s" % [n for n in range(last) if n not in set(there)][:10])
+    if gap:
+        print("not one point in time: " + gap)
         return 1
     return 0 if before and there and first <= last and not (after and after[0] <= last) else 1
+
+
+def acknowledged_numbers(path):
+    with open(path, encoding="ascii") as acknowledged:
+        return [[int(word) for word in line.split()] for line in acknowledged if line.endswith("\n")]
+
+
+def cut(handles, path, asked, success):
+    there = []
+    for number in range(acknowledged_numbers(path)[-1][0] + 2):  # one may be under way
+        place = pair_place(handles, number)
+        if place and place[0].pread(BLOCK, place[1]) == pair_content(number):
+            there.append(number)
+    missing = sorted(set(range(there[-1] if there else 0)) - set(there))
+    return compare(there, missing and "%s missing" % missing[:10], path, asked, success)
+
+
+def turned(folders, path, asked, success):
+    there = []
+    for folder in folders:
+        with open(folder + "/last-number", encoding="ascii") as file:
+            there.append(int(file.read()))
+    there.sort()
+    return compare(there, there[1] - there[0] != 1 and "%d on one, %d on the other" % tuple(there), path, asked, success)
 
 
 def spoil(handle):
@@ -116,6 +155,8 @@ def spoil(handle):
 
 def main():
     verb, words = sys.argv[1], sys.argv[2:]
+    if verb in ("turn", "turned"):
+        return {"turn": turn, "turned": turned}[verb](words[:2], *words[2:])
     handles = []
     for uri in [word for word in words if word.startswith("nbd")]:
         handles.append(nbd.NBD())

@@ -1,10 +1,8 @@
 # What ./quickstart does where file systems cannot be mounted: everything straight on the exports.
 # A file system image goes in with nbdcopy, numbered writes run until the array is killed. Then both
 # volumes are mirrored and split at one cut while numbered writes go to them in turn. Sourced by it.
-#   $dir/numbers  a line for each number that was acknowledged: number, begun, acknowledged (microseconds)
+#   $dir/turns  a line for each number that was acknowledged: number, begun, acknowledged (microseconds)
 # shellcheck shell=bash disable=SC2034,SC2154
-writer_pid='' numbered=$root/tests/lib/quickstart_numbered.py
-
 export_uri() { echo "nbd+unix:///$1?socket=$dir/array/nbd.sock"; }
 
 # The array's own sources and documents as an ext4 image, made without mounting it.
@@ -26,12 +24,6 @@ write_until_kill() {
   measured="array killed in the middle; $(cat "$dir/writer.log")"
 }
 
-stop_writer() {
-  [ -n "$writer_pid" ] || return 0
-  end_process TERM 5 "$writer_pid"
-  writer_pid=''
-}
-
 check_numbers() {
   /usr/bin/python3 "$numbered" check "$(export_uri numbers)" "$dir/acknowledged" >"$dir/checked" ||
     { cat "$dir/checked"; return 1; }
@@ -48,9 +40,9 @@ check_image() {
 }
 
 load_exports() {
-  /usr/bin/python3 "$numbered" pair "$(export_uri files)" "$(export_uri numbers)" "$dir/numbers" >"$dir/writer.log" 2>&1 &
+  /usr/bin/python3 "$numbered" pair "$(export_uri files)" "$(export_uri numbers)" "$dir/turns" >"$dir/writer.log" 2>&1 &
   writer_pid=$!
-  wait_for 10 test -s "$dir/numbers" || { cat "$dir/writer.log"; return 1; }
+  wait_for 10 test -s "$dir/turns" || { cat "$dir/writer.log"; return 1; }
   measured='each write begins when the one before is acknowledged'
 }
 
@@ -62,7 +54,7 @@ exports_are_loaded() {
 
 # compare_numbers EXPORT EXPORT ASKED SUCCESS
 compare_numbers() {
-  /usr/bin/python3 "$numbered" cut "$(export_uri "$1")" "$(export_uri "$2")" "$dir/numbers" "$3" "$4" >"$dir/checked" 2>&1 ||
+  /usr/bin/python3 "$numbered" cut "$(export_uri "$1")" "$(export_uri "$2")" "$dir/turns" "$3" "$4" >"$dir/checked" 2>&1 ||
     { cat "$dir/checked"; return 1; }
   measured=$(<"$dir/checked")
 }
