@@ -28,7 +28,7 @@ MirrorsImpl::MirrorsImpl(Parts parts, const meta::Snapshot& snapshot)
       epoch_(snapshot.array.epoch),
       tasks_(control_) {}
 
-MirrorsImpl::~MirrorsImpl() = default;
+MirrorsImpl::~MirrorsImpl() { parts_.volumes.abandon(); }
 
 // --- looking up
 
