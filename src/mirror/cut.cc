@@ -189,7 +189,7 @@ rt::Task<Result<void>> Cut::drain_roots() {
   for (Mirror* mirror : all_members()) {
     const VolumeNumber number = mirror->source.number();
     if (!roots_.contains(number) || !done.insert(number).second) continue;
-    const auto drained = co_await within(all_.tasks_, clock, until, mirror->pending,
+    const auto drained = co_await within(*all_.tasks_, clock, until, mirror->pending,
                                          old_drained(mirror->source, all_.control_));
     if (drained) continue;
     co_return fail(Code::kTimeout,
@@ -205,7 +205,7 @@ rt::Task<Result<void>> Cut::flush_targets() {
   rt::Clock& clock = all_.control_.clock();
   const rt::Micros until = clock.now() + MirrorsImpl::kMostWait;
   for (Mirror* mirror : members_) {
-    auto flushed = co_await within(all_.tasks_, clock, until, mirror->pending,
+    auto flushed = co_await within(*all_.tasks_, clock, until, mirror->pending,
                                    flush_sides(*mirror, all_.control_));
     if (flushed && *flushed) continue;
     const std::string why =

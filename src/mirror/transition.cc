@@ -106,7 +106,7 @@ rt::Task<Result<void>> Transition::prepare() {
 
 rt::Task<Result<void>> Transition::wait_for(rt::Task<Result<void>> task) {
   rt::Clock& clock = all_.control_.clock();
-  auto done = co_await within(all_.tasks_, clock, clock.now() + MirrorsImpl::kMostWait,
+  auto done = co_await within(*all_.tasks_, clock, clock.now() + MirrorsImpl::kMostWait,
                               mirror_.pending, std::move(task));
   if (done) co_return *std::move(done);
   co_return fail(Code::kTimeout,
@@ -428,7 +428,7 @@ void Transition::adopt() {
     if (action == Action::kStartCopy) all_.start_job(mirror_, JobKind::kCopy);
     if (action == Action::kStartRestore) all_.start_job(mirror_, JobKind::kBack);
     if (action == Action::kRepairFirst && misses_) all_.start_job(mirror_, JobKind::kBack);
-    if (action == Action::kRetryJob) all_.tasks_.spawn(all_.retry_jobs(mirror_));
+    if (action == Action::kRetryJob) all_.tasks_->spawn(all_.retry_jobs(mirror_));
   }
 }
 
