@@ -204,7 +204,8 @@ rt::Task<> MirrorsImpl::job_done(MirrorId id, JobKind kind) {
     mirror->look_at = control_.clock().now() + kFirstRetry;
     co_return;
   }
-  const std::shared_ptr<Running> over = std::move(job);
+  const std::shared_ptr<Running> over = std::exchange(job, nullptr);
+  mirror->bell.ring();  // regions may have become missing meanwhile
   parts_.jobs.close(over->id, *followed ? JobDesk::End::kDone : JobDesk::End::kStopped, {},
                     over->last);
 }

@@ -85,10 +85,12 @@ class VolumeImpl final : public Volume {
   void set_tracker(Tracker& tracker);
   // Returns when no request uses it any more; nobody keeps the gate closed meanwhile.
   rt::Task<> take_tracker();
-  // What the own backing owes: `from` of the maps of bits, `to` of those of missing regions
-  // (Tracker::set_windows()). Nothing is `from` of a map of missing regions: once the own backing has
-  // flushed what came back, the target may lose it.
+  // What the own backing owes, and the part of it that came back from targets. The first is `from`
+  // of maps of bits, the second `to` of maps of missing regions (Tracker::set_windows()), which
+  // have no `from`: once the own backing has flushed what came back, the target may lose it; and
+  // what was written there later has nothing to do with it.
   const Window& own_window() const { return own_debtor_.owed; }
+  const Window& returned_window() const { return own_debtor_.returned; }
   // For a restore's and repair's copies (copy::Copier).
   Debtor& own_debtor() { return own_debtor_; }
 

@@ -281,14 +281,17 @@ void MirrorScene::crash(bool power) {
     for (const size_t i : crash_members_) mirrors_[i].point.reset();
     pending_.reset();
   }
+  // What came back from a target and was not flushed is missing again, with what was written there
+  // since: then a kill loses what was not flushed, too.
+  const bool may_miss = plan_.restores || plan_.disk_error > 0 || plan_.flush_error > 0;
   for (const Volume& volume : volumes_) {
-    if (power) {
+    if (power || may_miss) {
       volume.oracle->power_cut(moments_.next());
     } else {
       volume.oracle->killed(moments_.next());
     }
   }
-  cuts_.stopped(moments_.next(), power);
+  cuts_.stopped(moments_.next(), power || may_miss);
   if (half_restored_) volumes_[*half_restored_].known = false;
   half_restored_.reset();
   tear_down();
