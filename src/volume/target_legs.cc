@@ -13,6 +13,12 @@ namespace duplex::volume {
 
 // The targets one request was sent to; lives in the frame of the request.
 struct VolumeImpl::LegJoin {
+  // Before the task starts: it may end inside spawn(), and what that has set is not the end of the
+  // one that starts after it.
+  void begin() {
+    done.reset();
+    ++running;
+  }
   void ended() {
     if (--running == 0) done.set();
   }
@@ -53,8 +59,7 @@ rt::Task<> VolumeImpl::flush_target(TargetLeg& leg, LegJoin& join) {
 
 void VolumeImpl::start_flush(TargetLeg& leg, LegJoin& join) {
   join.flushing |= uint64_t{1} << leg.slot();
-  join.done.reset();
-  ++join.running;
+  join.begin();
   tasks_->spawn(flush_target(leg, join));
 }
 
@@ -66,7 +71,7 @@ rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
   for (TargetLeg* leg : legs_) {
     const TargetLeg::Plan plan = leg->admit(epoch, range);
     if (!plan.sends) continue;
-    ++join.running;
+    join.begin();
     tasks_->spawn(write_target(*leg, plan, epoch, offset, from, join));
   }
   const Window::Stamp stamp = own_debtor_.owed.stamp();
@@ -86,7 +91,7 @@ rt::Task<Result<void>> VolumeImpl::zero_all(Epoch epoch, ByteRange range, pool::
   for (TargetLeg* leg : legs_) {
     const TargetLeg::Plan plan = leg->admit(epoch, range);
     if (!plan.sends) continue;
-    ++join.running;
+    join.begin();
     tasks_->spawn(zero_target(*leg, plan, epoch, range, mode, join));
   }
   const Window::Stamp stamp = own_debtor_.owed.stamp();

@@ -2,6 +2,7 @@
 // what is known of a target that failed. Source and target live on two cores.
 #include <gtest/gtest.h>
 
+#include <deque>
 #include <random>
 
 #include "volume/target_leg.h"
@@ -270,6 +271,44 @@ TEST_F(TargetLegsTest, AnOldFrameGoesToTheTargetThoughANewOneHasMarkedItsRegion)
   EXPECT_EQ(there(0), 0);
   EXPECT_EQ(there(4096), 2);
   EXPECT_EQ(leg.bits().count(), 1u);
+}
+
+// On the source's own core the first target may have everything before the second one starts.
+// Mutation: LegJoin::begin() does not reset what an earlier leg has set.
+TEST_F(TargetLegsTest, AWriteWaitsForTheSecondTargetThoughTheFirstHadItAtOnce) {
+  FakeBacking quick_backing{kSize, kExtent}, late_backing{kSize, kExtent};
+  VolumeImpl quick{"q", VolumeNumber(3), kSize, core(), quick_backing, Epoch(1)};
+  VolumeImpl late{"l", VolumeNumber(4), kSize, core(), late_backing, Epoch(1)};
+  std::deque<TargetLeg> legs;
+  uint32_t map = 10;
+  for (VolumeImpl* to : {&quick, &late}) {
+    const MapId bits(map++), missing(map++);
+    core().inside([&] {
+      tracker.add_map(bits, MapKind::kCopyAway, ChangeMap(kSize));
+      tracker.add_map(missing, MapKind::kMissing, ChangeMap(kSize));
+      TargetLeg& one = legs.emplace_back(tracker, bits, missing, *to, [](const Error&) {}, [] {});
+      tracker.set_windows(bits, &volume.own_window(), &one.window());
+      tracker.set_windows(missing, nullptr, &volume.own_window());
+      tracker.add_debtor(one);
+      volume.add_leg(one);
+      one.set_mode(Mode::kSend);
+    });
+  }
+  ASSERT_TRUE(write(0, 4096, 1));
+  late_backing.hold = true;
+  const auto written = world.start(core(), volume.write(0, filled(4096, 2), false));
+  const auto zeroed = world.start(core(), volume.zero({kExtent, kExtent}, {}));
+  world.run();
+  EXPECT_EQ(byte_at(quick, core(), 0), 2);
+  EXPECT_FALSE(written->has_value()) << "a newer write could overtake it at the second target";
+  EXPECT_FALSE(zeroed->has_value());
+  core().inside([&] { late_backing.release(); });
+  world.run();
+  ASSERT_TRUE(written->has_value() && zeroed->has_value());
+  EXPECT_EQ(byte_at(late, core(), 0), 2);
+  core().inside([&] {
+    for (TargetLeg& one : legs) one.set_mode(Mode::kMark);
+  });
 }
 
 // Writers of random ranges, a copy that starts and is broken off at random, targets that fail: as
