@@ -364,6 +364,9 @@ rt::Task<> MirrorsImpl::drop(Mirror& mirror) {
   tracker.remove_map(mirror.bits());
   mirror.leg.reset();
   co_await rt::hop(control_);
+  for (const auto& job : mirror.done_jobs) {
+    if (job) parts_.jobs.close(job->id, JobDesk::End::kStopped, {}, job->last);
+  }
   const std::unique_ptr<Mirror> last = std::move(mirrors_.extract(mirror.row.id).mapped());
   last->target.set_access(volume::Access::read_write());
   co_await parts_.volumes.leave(last->target, last->row.name);

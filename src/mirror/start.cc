@@ -173,9 +173,6 @@ rt::Task<> MirrorsImpl::stop() {
   co_await tasks_->close();
   while (!mirrors_.empty()) {
     Mirror& mirror = *mirrors_.begin()->second;
-    for (const auto& job : mirror.done_jobs) {
-      if (job) parts_.jobs.close(job->id, JobDesk::End::kStopped, {}, job->last);
-    }
     co_await rt::hop(mirror.source.core());
     mirror.leg->leave(Error(Code::kShutdown));
     co_await rt::hop(mirror.target.core());
