@@ -54,6 +54,7 @@ TEST(ChangeMap, TheLastRegionEndsWhereTheVolumeDoes) {
   EXPECT_EQ(map.count(), 4u);
   EXPECT_EQ(map.set_bytes(), size);
   EXPECT_EQ(map.next_run(3 * kR + 1, kMiB), (ByteRange{3 * kR, 4096}));
+  EXPECT_TRUE(map.next_run(3 * kR + 4096, kMiB).empty()) << "behind the end";
   map.clear({3 * kR, 4096});
   EXPECT_EQ(map.count(), 3u);
   EXPECT_EQ(map.set_bytes(), 3 * kR);
