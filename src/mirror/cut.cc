@@ -130,15 +130,14 @@ rt::Task<Result<void>> Cut::arm_all() {
 // --- stamp
 
 rt::Task<Result<void>> Cut::stamp() {
-  std::map<rt::Core*, CutRound::Roots> parts;
-  std::map<rt::Core*, std::vector<const Mirror*>> legs;
-  for (const Mirror* mirror : members_) legs[&mirror->source.core()].push_back(mirror);
-  for (const Mirror* mirror : path_) legs[&mirror->source.core()].push_back(mirror);
+  std::map<size_t, std::vector<Mirror*>> legs;  // by core
+  for (Mirror* mirror : all_members()) legs[mirror->source.core().index()].push_back(mirror);
+  std::vector<CutRound::Roots> all;
   for (const auto& [core, mirrors] : legs) {
-    CutRound::Roots& part = parts[core];
-    part.core = core;
+    CutRound::Roots& part = all.emplace_back();
+    part.core = &mirrors.front()->source.core();
     std::set<VolumeNumber> seen;
-    for (const Mirror* mirror : mirrors) {
+    for (Mirror* mirror : mirrors) {
       const VolumeNumber number = mirror->source.number();
       if (!roots_.contains(number) || !seen.insert(number).second) continue;
       part.volumes.push_back(&mirror->source.volume());
@@ -147,8 +146,6 @@ rt::Task<Result<void>> Cut::stamp() {
       return std::ranges::all_of(mirrors, [](const Mirror* m) { return is_whole(*m); });
     };
   }
-  std::vector<CutRound::Roots> all;
-  for (auto& [core, part] : parts) all.push_back(std::move(part));
   CutRound round(all_.control_, std::move(all), epoch_);
   const CutRound::Outcome outcome = co_await round.stamp(lease_);
   hold_ = outcome.hold;
@@ -192,7 +189,7 @@ rt::Task<Result<void>> Cut::drain_roots() {
   for (Mirror* mirror : all_members()) {
     const VolumeNumber number = mirror->source.number();
     if (!roots_.contains(number) || !done.insert(number).second) continue;
-    const auto drained = co_await within(all_.tasks_, clock, until, mirror->pending,
+    const auto drained = co_await within(*all_.tasks_, clock, until, mirror->pending,
                                          old_drained(mirror->source, all_.control_));
     if (drained) continue;
     co_return fail(Code::kTimeout,
@@ -208,7 +205,7 @@ rt::Task<Result<void>> Cut::flush_targets() {
   rt::Clock& clock = all_.control_.clock();
   const rt::Micros until = clock.now() + MirrorsImpl::kMostWait;
   for (Mirror* mirror : members_) {
-    auto flushed = co_await within(all_.tasks_, clock, until, mirror->pending,
+    auto flushed = co_await within(*all_.tasks_, clock, until, mirror->pending,
                                    flush_sides(*mirror, all_.control_));
     if (flushed && *flushed) continue;
     const std::string why =

@@ -142,7 +142,7 @@ void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
                        *job->work);
   job->id = opened.id;
   mirror.job(kind) = job;
-  tasks_.spawn(run_job(mirror.row.id, kind, job,
+  tasks_->spawn(run_job(mirror.row.id, kind, job,
                        {.pointer = kind == JobKind::kCopy ? mirror.row.progress_bytes : 0,
                         .rate = opened.rate,
                         .is_paused = opened.is_paused}));
@@ -184,7 +184,7 @@ rt::Task<> MirrorsImpl::run_job(MirrorId id, JobKind kind, std::shared_ptr<Runni
   mirror.job_ended.pulse();
   if (end == Copier::End::kDone) {
     mirror.done_jobs[static_cast<size_t>(kind)] = job;
-    tasks_.spawn(job_done(id, kind));
+    tasks_->spawn(job_done(id, kind));
   } else {
     parts_.jobs.close(job->id, job->end_as, {}, job->last);
   }

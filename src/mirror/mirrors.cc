@@ -26,9 +26,14 @@ MirrorsImpl::MirrorsImpl(Parts parts, const meta::Snapshot& snapshot)
       last_mirror_(snapshot.array.last_mirror),
       last_cut_(snapshot.array.last_cut),
       epoch_(snapshot.array.epoch),
-      tasks_(control_) {}
+      tasks_(std::in_place, control_) {}
 
-MirrorsImpl::~MirrorsImpl() = default;
+// After a simulated crash nothing has ended: users are dropped before what they use.
+MirrorsImpl::~MirrorsImpl() {
+  tasks_.reset();
+  for (const auto& [id, mirror] : mirrors_) mirror->jobs = {};
+  parts_.volumes.abandon();
+}
 
 // --- looking up
 
@@ -316,7 +321,7 @@ rt::Task<Result<Mirror*>> MirrorsImpl::join(meta::MirrorRow row) {
     co_await parts_.volumes.leave(*source, row.name);
     co_return std::unexpected(std::move(target).error());
   }
-  auto look = [this, id] { tasks_.spawn(this->look(id)); };
+  auto look = [this, id] { tasks_->spawn(this->look(id)); };
   auto mirror = std::make_unique<Mirror>(control_, std::move(row), *source, **target, look);
   co_return mirrors_.emplace(id, std::move(mirror)).first->second.get();
 }
@@ -390,7 +395,7 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_remove(std::string name) {
 
 rt::Task<bool> MirrorsImpl::flush_source(Mirror& mirror) {
   rt::Clock& clock = control_.clock();
-  const auto done = co_await within(tasks_, clock, clock.now() + kMostWait, mirror.pending,
+  const auto done = co_await within(*tasks_, clock, clock.now() + kMostWait, mirror.pending,
                                     mirror.source.volume().forward_flush());
   co_return done && done->has_value();
 }

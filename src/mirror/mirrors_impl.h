@@ -17,6 +17,7 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -172,7 +173,7 @@ class MirrorsImpl final : public Mirrors {
   rt::Mutex turn_;
   bool stopping_ = false;
   rt::Event stop_;
-  rt::TaskGroup tasks_;
+  std::optional<rt::TaskGroup> tasks_;
 };
 
 }  // namespace duplex::mirror

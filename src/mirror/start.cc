@@ -54,7 +54,7 @@ rt::Task<Result<void>> MirrorsImpl::start(const meta::Snapshot& snapshot,
     groups_[row.name] = {row.mirrors.begin(), row.mirrors.end()};
   }
   CO_TRY(co_await settle_start(found));
-  tasks_.spawn(watch());
+  tasks_->spawn(watch());
   co_return Result<void>();
 }
 
@@ -170,7 +170,7 @@ rt::Task<> MirrorsImpl::stop() {
     }
     if (all_ended) co_await leave_no_marks();
   }
-  co_await tasks_.close();
+  co_await tasks_->close();
   while (!mirrors_.empty()) {
     Mirror& mirror = *mirrors_.begin()->second;
     for (const auto& job : mirror.done_jobs) {

@@ -33,6 +33,13 @@ bool has_target_map(Relation state) {
   return state == Relation::kSplit || state == Relation::kReverse;
 }
 
+void add_words(volume::Tracker& tracker, volume::MapId map, const ChangeMap& more) {
+  for (auto word = more.next_word(volume::HotExtent(0)); word;
+       word = more.next_word(volume::HotExtent(word->stretch.value() + 1))) {
+    tracker.or_word(map, word->stretch, word->regions);
+  }
+}
+
 rt::Task<Result<void>> drain_gate(volume::Member& member, rt::Core& control) {
   co_await rt::hop(member.core());
   co_await member.volume().gate().drained();
@@ -106,7 +113,7 @@ rt::Task<Result<void>> Transition::prepare() {
 
 rt::Task<Result<void>> Transition::wait_for(rt::Task<Result<void>> task) {
   rt::Clock& clock = all_.control_.clock();
-  auto done = co_await within(all_.tasks_, clock, clock.now() + MirrorsImpl::kMostWait,
+  auto done = co_await within(*all_.tasks_, clock, clock.now() + MirrorsImpl::kMostWait,
                               mirror_.pending, std::move(task));
   if (done) co_return *std::move(done);
   co_return fail(Code::kTimeout,
@@ -206,10 +213,7 @@ rt::Task<> Transition::unite_maps() {
   const ChangeMap theirs = co_await target_map();
   co_await rt::hop(mirror_.source.core());
   volume::Tracker& tracker = mirror_.source.tracker();
-  for (auto word = theirs.next_word(volume::HotExtent(0)); word;
-       word = theirs.next_word(volume::HotExtent(word->stretch.value() + 1))) {
-    tracker.or_word(mirror_.bits(), word->stretch, word->regions);
-  }
+  add_words(tracker, mirror_.bits(), theirs);
   co_await rt::hop(all_.control_);
 }
 
@@ -347,12 +351,7 @@ rt::Task<> Transition::record_downstream(Ledger& ledger) {
   }
   const Mirror* above = all_.upstream_of(mirror_.source.number());
   if (above != nullptr && tracker.has_map(above->behind())) maps.push_back(above->behind());
-  for (const volume::MapId map : maps) {
-    ChangeMap more(mirror_.source.size_bytes());
-    more.unite(tracker.map(map));
-    more.unite(*next_missing_);
-    tracker.replace(map, std::move(more));
-  }
+  for (const volume::MapId map : maps) add_words(tracker, map, *next_missing_);
   co_await rt::hop(all_.control_);
   for (const volume::MapId map : maps) co_await ledger.add_map(mirror_.source, map);
   for (Mirror* other : all_.below(mirror_.source.number())) {
@@ -428,7 +427,7 @@ void Transition::adopt() {
     if (action == Action::kStartCopy) all_.start_job(mirror_, JobKind::kCopy);
     if (action == Action::kStartRestore) all_.start_job(mirror_, JobKind::kBack);
     if (action == Action::kRepairFirst && misses_) all_.start_job(mirror_, JobKind::kBack);
-    if (action == Action::kRetryJob) all_.tasks_.spawn(all_.retry_jobs(mirror_));
+    if (action == Action::kRetryJob) all_.tasks_->spawn(all_.retry_jobs(mirror_));
   }
 }
 

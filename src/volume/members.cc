@@ -48,6 +48,16 @@ rt::Task<> VolumesImpl::leave(Member& left, std::string mirror) {
   if (member.mirrors_.empty()) member.entry_.member.reset();
 }
 
+void VolumesImpl::abandon() {
+  if (!world_.control().abandoned()) return;
+  for (const auto& [number, entry] : entries_) {
+    if (entry->volume) entry->volume->abandon();
+  }
+  for (const auto& [number, entry] : entries_) {
+    if (entry->member) entry->member->tracker_.reset();
+  }
+}
+
 rt::Task<bool> VolumesImpl::is_attached(VolumeNumber number) {
   const auto found = entries_.find(number);
   if (found == entries_.end() || found->second->volume == nullptr) co_return false;

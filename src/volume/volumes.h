@@ -86,6 +86,8 @@ class Volumes : public Exports {
   virtual rt::Task<> leave(Member& member, std::string mirror) = 0;
   // Is every device there that holds a byte of the volume? False also when it is no volume.
   virtual rt::Task<bool> is_attached(VolumeNumber number) = 0;
+  // After a simulated crash: what is under way between members is dropped, before the legs it uses.
+  virtual void abandon() = 0;
 };
 
 }  // namespace duplex::volume

@@ -36,7 +36,7 @@ class VolumesImpl final : public Volumes {
  public:
   VolumesImpl(rt::World& world, pool::Pool& pool, EventSink& events, meta::Marks& marks,
               Epoch epoch);
-  ~VolumesImpl() override;
+  ~VolumesImpl() override { abandon(); }
 
   // Adds a volume of the snapshot, at start.
   rt::Task<Result<void>> attach(meta::VolumeRow row);
@@ -51,6 +51,7 @@ class VolumesImpl final : public Volumes {
   rt::Task<Result<Member*>> join(VolumeNumber number, std::string mirror) override;
   rt::Task<> leave(Member& member, std::string mirror) override;
   rt::Task<bool> is_attached(VolumeNumber number) override;
+  void abandon() override;
 
   std::vector<VolumeSummary> list() const override;
   Result<VolumeSummary> find(const std::string& name) const override;
