@@ -57,7 +57,8 @@ bool ChangeMap::all(ByteRange range) const {
 
 ByteRange ChangeMap::next_run(uint64_t offset, uint64_t limit_bytes) const {
   ASSERT(limit_bytes >= kRegionBytes);
-  if (offset >= volume_bytes_) return {};  // behind a last region that is a short one
+  // The end of the volume lies inside a short last region, and no run ends behind it.
+  if (offset >= volume_bytes_) return {};
   const uint64_t end = regions();
   const uint64_t first = find(offset / kRegionBytes, end, true);
   if (first == end) return {};
