@@ -116,6 +116,7 @@ check_production() {
   stop_writer
   stop_numbers
   stop_bench
+  rm -f "$dir/pgdata/last-number" "$dir/pgwal/last-number"
   there=$(sql pg 'select count(*) = max(n), max(n) from numbered') || return 1
   [ "${there%|*}" = t ] && [ "${there#*|}" -ge "$(tail -n 1 "$dir/numbers" | cut -d ' ' -f 1)" ] || { echo "$there"; return 1; }
   check_invariant pg && check_checksums pg || return 1
