@@ -239,8 +239,8 @@ std::optional<ByteRange> Copier::obstacle(ByteRange run) const {
     if (!first || other.offset < first->offset) first = other;
   };
   for (const ByteRange other : in_flight_) take(other);
-  if (!suspect_.empty()) take(suspect_.next_run(run.offset, run.length));
-  if (!bad_.empty()) take(bad_.next_run(run.offset, run.length));
+  if (!suspect_.empty()) take(suspect_.next_run(run.offset, std::max(run.length, kRegionBytes)));
+  if (!bad_.empty()) take(bad_.next_run(run.offset, std::max(run.length, kRegionBytes)));
   return first;
 }
 

@@ -225,6 +225,7 @@ rt::Task<Result<void>> Cut::flush_targets() {
 // --- decide, apply
 
 rt::Task<Result<void>> Cut::decide() {
+  wall_us_ = all_.control_.clock().wall_us();
   Ledger ledger(all_.control_, all_.parts_.marks);
   std::vector<std::unique_ptr<Transition>> transitions;
   for (Mirror* mirror : members_) {
@@ -258,7 +259,7 @@ rt::Task<Result<void>> Cut::decide() {
 meta::CutRow Cut::row() const {
   return {.id = id_,
           .epoch = epoch_,
-          .wall_us = all_.control_.clock().wall_us(),
+          .wall_us = wall_us_,
           .hold_us = hold_,
           .state = 0,
           .members = contents_};

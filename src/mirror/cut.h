@@ -62,6 +62,7 @@ class Cut {
   std::vector<Mirror*> path_;  // mirrors between roots and members that are no members
   std::set<VolumeNumber> roots_;
   rt::Micros hold_ = 0;
+  int64_t wall_us_ = 0;
   std::vector<meta::CutMember> contents_;
 };
 

@@ -31,15 +31,16 @@ rt::Task<> MirrorsImpl::look(MirrorId id) {
   }
 }
 
+// When the store takes no record of it the mirror is suspended all the same: a start that finds
+// SYNC finds the marks as well.
 rt::Task<> MirrorsImpl::lost(Mirror& mirror, const Error& why) {
   const std::string detail = fmt::format("volume {}: {}", mirror.target_name(), why.message());
   const Result<void> done = co_await event(mirror, RelationEvent::kLegLost, {}, {.detail = detail});
-  if (!done) {  // the store has failed, or a step hangs: the leg is out all the same
-    co_await rt::hop(mirror.source.core());
-    if (!mirror.left) mirror.left = why;
-    co_await rt::hop(control_);
-    mirror.look_at = control_.clock().now() + kFirstRetry;
-    co_return;
+  if (!done) {
+    mirror.state = Relation::kSuspended;
+    mirror.row.reason = static_cast<uint8_t>(Reason::kFault);
+    mirror.reason_detail = detail;
+    mirror.target.set_access(access_of(mirror, mirror.state));
   }
   mirror.retry_after = std::clamp(mirror.retry_after * 2, kFirstRetry, kLastRetry);
   mirror.retry_at = control_.clock().now() + mirror.retry_after;
@@ -57,7 +58,8 @@ rt::Task<> MirrorsImpl::watch() {
     for (const auto& [id, mirror] : mirrors_) {
       const bool tries = mirror->state == Relation::kSuspended &&
                          mirror->reason() == Reason::kFault && now >= mirror->retry_at;
-      if (tries || (mirror->look_at && now >= *mirror->look_at)) due.push_back(id);
+      const bool copies = mirror->state == Relation::kCopying && !mirror->has_job(JobKind::kCopy);
+      if (tries || copies || (mirror->look_at && now >= *mirror->look_at)) due.push_back(id);
     }
     for (const MirrorId id : due) {
       if (stopping_) break;
@@ -71,16 +73,17 @@ rt::Task<> MirrorsImpl::second_look(MirrorId id) {
   if (mirror == nullptr) co_return;
   if (mirror->look_at) {
     co_await look(id);
-    for (const JobKind kind : {JobKind::kCopy, JobKind::kBack}) {
-      mirror = with(id);
-      if (mirror == nullptr) co_return;
-      if (!std::exchange(mirror->is_job_done[static_cast<size_t>(kind)], false)) continue;
+    for (const JobKind kind : {JobKind::kCopy, JobKind::kBack, JobKind::kCompare}) {
       co_await job_done(id, kind);
     }
   }
   const Turn turn = co_await turn_.lock();
   mirror = with(id);
-  if (mirror == nullptr || stopping_ || mirror->state != Relation::kSuspended) co_return;
+  if (mirror == nullptr || stopping_) co_return;
+  if (mirror->state == Relation::kCopying && !mirror->has_job(JobKind::kCopy)) {
+    start_job(*mirror, JobKind::kCopy);
+  }
+  if (mirror->state != Relation::kSuspended || mirror->has_job(JobKind::kCopy)) co_return;
   if (mirror->reason() != Reason::kFault || control_.clock().now() < mirror->retry_at) co_return;
   co_await try_again(*mirror);
 }

@@ -35,13 +35,6 @@ WorkProgress progress_of(const Engine& engine) {
           .eta_seconds = now.eta_seconds};
 }
 
-// Source core.
-WorkProgress progress_of(const Running& job) {
-  if (job.copier) return progress_of(*job.copier);
-  if (job.verifier) return progress_of(*job.verifier);
-  return job.last;
-}
-
 // f(engine) for whichever of the two the job has now, on the source core.
 template <class F>
 void with_engine(Running& job, F f) {
@@ -78,6 +71,12 @@ bool may_run(JobKind kind, Relation state) {
 
 }  // namespace
 
+WorkProgress Running::progress() const {
+  if (copier) return progress_of(*copier);
+  if (verifier) return progress_of(*verifier);
+  return last;
+}
+
 // What the desk calls. It may be asked while the job ends: the engine is gone then, not this.
 class MirrorsImpl::JobWork final : public Work {
  public:
@@ -93,7 +92,7 @@ class MirrorsImpl::JobWork final : public Work {
     rt::Core& control = all_.control_;
     if (!job) co_return WorkProgress{};
     co_await rt::hop(core_);
-    WorkProgress now = progress_of(*job);
+    WorkProgress now = job->progress();
     co_await rt::hop(control);
     co_return now;
   }
@@ -130,7 +129,7 @@ class MirrorsImpl::JobWork final : public Work {
 };
 
 void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
-  if (mirror.job(kind) || stopping_) return;
+  if (mirror.has_job(kind) || stopping_) return;
   auto job = std::make_shared<Running>();
   job->work = std::make_unique<JobWork>(*this, mirror, kind, job);
   const bool is_back = kind == JobKind::kBack;
@@ -139,7 +138,7 @@ void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
                         .mirror = mirror.row.name,
                         .source = is_back ? mirror.target_name() : mirror.source_name(),
                         .target = is_back ? mirror.source_name() : mirror.target_name(),
-                        .rate = mirror.rate},
+                        .rate = kind == JobKind::kCopy ? mirror.rate : 0},
                        *job->work);
   job->id = opened.id;
   mirror.job(kind) = job;
@@ -182,74 +181,85 @@ rt::Task<> MirrorsImpl::run_job(MirrorId id, JobKind kind, std::shared_ptr<Runni
   }
   co_await rt::hop(control_);
   mirror.job(kind).reset();
-  JobDesk::End told = end == Copier::End::kDone ? JobDesk::End::kDone : job->end_as;
-  parts_.jobs.close(job->id, told, {}, job->last);
   mirror.job_ended.pulse();
-  if (job->difference) {
-    tasks_.spawn(found_difference(id, *job->difference));
-  } else if (end == Copier::End::kDone) {
+  if (end == Copier::End::kDone) {
+    mirror.done_jobs[static_cast<size_t>(kind)] = job;
     tasks_.spawn(job_done(id, kind));
+  } else {
+    parts_.jobs.close(job->id, job->end_as, {}, job->last);
   }
 }
 
-// What the end of a job means for its mirror, if it still is what it was.
+// What the end of a job means for its mirror, if it still is what it was. The job is over for
+// people when that has been done: who waited for it finds the mirror in its new state.
 rt::Task<> MirrorsImpl::job_done(MirrorId id, JobKind kind) {
   const Turn turn = co_await turn_.lock();
   Mirror* const mirror = with(id);
-  if (mirror == nullptr || stopping_ || mirror->job(kind)) co_return;
-  co_await rt::hop(mirror->source.core());
-  const bool sends = mirror->leg->mode() == volume::TargetLeg::Mode::kSend;
-  const bool misses = mirror->leg->is_missing_any();
-  co_await rt::hop(control_);
-  const std::string& name = mirror->row.name;
-  Known known;
-  Result<void> done;
-  if (kind == JobKind::kCopy && mirror->state == Relation::kCopying && sends) {
-    done = co_await event(*mirror, RelationEvent::kLastRegionDone);
-    if (done) {
-      tell(Severity::kInfo, "mirror_sync", *mirror,
-           fmt::format("mirror {} is in sync: volume {} equals volume {}", name,
-                       mirror->target_name(), mirror->source_name()));
-    }
-  } else if (kind == JobKind::kBack && mirror->state == Relation::kReverse && !misses) {
-    const bool attached = co_await parts_.volumes.is_attached(mirror->target.number());
-    const bool then_sync = mirror->row.then == static_cast<uint8_t>(ThenRow::kSync);
-    known.facts.set(Guard::kThenSync, then_sync);
-    known.facts.set(Guard::kThenSyncTargetAway, then_sync && !attached);
-    done = co_await event(*mirror, RelationEvent::kLastRegionDone, known);
-    if (done) {
-      tell(Severity::kInfo, "mirror_restored", *mirror,
-           fmt::format("volume {} is restored from volume {}", mirror->source_name(),
-                       mirror->target_name()));
-    }
-  } else if (kind == JobKind::kBack && !misses) {
-    tell(Severity::kInfo, "mirror_repaired", *mirror,
-         fmt::format("volume {} has all its regions again", mirror->source_name()));
-  }
-  if (!done) {
+  if (mirror == nullptr) co_return;
+  std::shared_ptr<Running>& job = mirror->done_jobs[static_cast<size_t>(kind)];
+  if (!job) co_return;
+  Result<bool> followed = false;
+  if (!stopping_) followed = co_await follow(*mirror, kind, *job);
+  if (!followed) {  // the store refused: the same again soon
     mirror->look_at = control_.clock().now() + kFirstRetry;
-    mirror->is_job_done[static_cast<size_t>(kind)] = true;
+    co_return;
   }
+  const std::shared_ptr<Running> over = std::move(job);
+  parts_.jobs.close(over->id, *followed ? JobDesk::End::kDone : JobDesk::End::kStopped, {},
+                    over->last);
 }
 
-rt::Task<> MirrorsImpl::found_difference(MirrorId id, ByteRange where) {
-  const Turn turn = co_await turn_.lock();
-  Mirror* const mirror = with(id);
-  if (mirror == nullptr || stopping_) co_return;
-  const bool runs = mirror->state == Relation::kCopying || mirror->state == Relation::kSync ||
-                    mirror->state == Relation::kSplit || mirror->state == Relation::kSuspended;
-  if (!runs) co_return;  // a cut or a restore came in between
-  const std::string text =
-      fmt::format("volumes {} and {} differ at {} ({} bytes)", mirror->source_name(),
-                  mirror->target_name(), where.offset, where.length);
-  const Result<void> done = co_await event(*mirror, RelationEvent::kDifference, {},
-                                           {.detail = text, .difference = where});
-  const bool suspended = mirror->state == Relation::kSuspended;
-  if (done) {
-    tell(Severity::kError, "mirror_differs", *mirror, text,
-         suspended ? "duplex mirror resync " + mirror->row.name + " (the source is right), or look"
-                   : "duplex mirror show " + mirror->row.name);
+// False: the mirror is not where the job belongs any more.
+rt::Task<Result<bool>> MirrorsImpl::follow(Mirror& mirror, JobKind kind, const Running& job) {
+  co_await rt::hop(mirror.source.core());
+  const bool sends = mirror.leg->mode() == volume::TargetLeg::Mode::kSend;
+  const bool misses = mirror.leg->is_missing_any();
+  co_await rt::hop(control_);
+  if (kind == JobKind::kCompare) {
+    if (job.difference) CO_TRY(co_await differs(mirror, *job.difference));
+    co_return true;
   }
+  if (kind == JobKind::kCopy) {
+    if (mirror.state != Relation::kCopying || !sends) co_return false;
+    CO_TRY(co_await event(mirror, RelationEvent::kLastRegionDone));
+    mirror.rate = 0;
+    tell(Severity::kInfo, "mirror_sync", mirror,
+         fmt::format("mirror {} is in sync: volume {} equals volume {}", mirror.row.name,
+                     mirror.target_name(), mirror.source_name()));
+    co_return true;
+  }
+  if (misses) co_return false;
+  if (mirror.state != Relation::kReverse) {
+    tell(Severity::kInfo, "mirror_repaired", mirror,
+         fmt::format("volume {} has all its regions again", mirror.source_name()));
+    co_return true;
+  }
+  const bool attached = co_await parts_.volumes.is_attached(mirror.target.number());
+  const bool then_sync = mirror.row.then == static_cast<uint8_t>(ThenRow::kSync);
+  Known known;
+  known.facts.set(Guard::kThenSync, then_sync);
+  known.facts.set(Guard::kThenSyncTargetAway, then_sync && !attached);
+  CO_TRY(co_await event(mirror, RelationEvent::kLastRegionDone, known));
+  tell(Severity::kInfo, "mirror_restored", mirror,
+       fmt::format("volume {} is restored from volume {}", mirror.source_name(),
+                   mirror.target_name()));
+  co_return true;
+}
+
+rt::Task<Result<void>> MirrorsImpl::differs(Mirror& mirror, ByteRange where) {
+  const bool runs = mirror.state == Relation::kCopying || mirror.state == Relation::kSync ||
+                    mirror.state == Relation::kSplit || mirror.state == Relation::kSuspended;
+  if (!runs) co_return Result<void>();  // a cut or a restore came in between
+  const std::string text =
+      fmt::format("volumes {} and {} differ at {} ({} bytes)", mirror.source_name(),
+                  mirror.target_name(), where.offset, where.length);
+  CO_TRY(co_await event(mirror, RelationEvent::kDifference, {},
+                        {.detail = text, .difference = where}));
+  const bool suspended = mirror.state == Relation::kSuspended;
+  tell(Severity::kError, "mirror_differs", mirror, text,
+       suspended ? fmt::format("duplex mirror resync {} takes the source as right", mirror.row.name)
+                 : "duplex mirror show " + mirror.row.name);
+  co_return Result<void>();
 }
 
 rt::Task<Result<void>> MirrorsImpl::end_jobs_for(Mirror& mirror, const Outcome& outcome,

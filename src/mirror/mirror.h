@@ -70,6 +70,8 @@ inline constexpr size_t kJobKinds = 3;
 struct Mirror {
   // One job under way. Shared with those who ask for its progress.
   struct Running {
+    WorkProgress progress() const;  // source core
+
     uint32_t id = 0;
     JobDesk::End end_as = JobDesk::End::kStopped;  // when it is ended before it is done
     std::unique_ptr<Work> work;
@@ -107,6 +109,10 @@ struct Mirror {
   Reason reason() const { return static_cast<Reason>(row.reason); }
   const std::string& source_name() const { return source.row().name; }
   const std::string& target_name() const { return target.row().name; }
+  bool has_job(JobKind kind) const {
+    const auto at = static_cast<size_t>(kind);
+    return jobs[at] != nullptr || done_jobs[at] != nullptr;
+  }
   std::shared_ptr<Running>& job(JobKind kind) { return jobs[static_cast<size_t>(kind)]; }
 
   meta::MirrorRow row;
@@ -120,9 +126,10 @@ struct Mirror {
   rt::Micros retry_after = 0;   // and how long after that
   // What a turn could not do when it was due is tried again then.
   std::optional<rt::Micros> look_at;
-  std::array<bool, kJobKinds> is_job_done{};
   uint64_t rate = 0;  // asked for with create
   std::array<std::shared_ptr<Running>, kJobKinds> jobs;
+  // Those that have done their work and wait for a turn to say so.
+  std::array<std::shared_ptr<Running>, kJobKinds> done_jobs;
   rt::Event job_ended;  // pulsed when one of them is gone
   uint32_t lookers = 0;
   std::shared_ptr<Pending> pending = std::make_shared<Pending>();

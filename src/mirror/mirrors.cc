@@ -415,6 +415,13 @@ rt::Task<Result<void>> MirrorsImpl::remove(std::string name, bool confirmed) {
 
 // --- what people see
 
+// Source core.
+static double percent_of(const Mirror::Running& job) {
+  const WorkProgress now = job.progress();
+  if (now.bytes_total == 0) return 100;
+  return 100.0 * static_cast<double>(now.bytes_done) / static_cast<double>(now.bytes_total);
+}
+
 rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   const Mirror::Looking looking(mirror);
   MirrorInfo info{.id = mirror.row.id,
@@ -440,13 +447,19 @@ rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   if (mirror.state == Relation::kReverse) {
     info.then = mirror.row.then == static_cast<uint8_t>(ThenRow::kSync) ? "sync" : "split";
   }
-  for (const auto& job : mirror.jobs) {
-    if (job && !info.job) info.job = job->id;
+  std::shared_ptr<Mirror::Running> job;
+  for (const JobKind kind : {JobKind::kCopy, JobKind::kBack, JobKind::kCompare}) {
+    for (const auto& one :
+         {mirror.jobs[static_cast<size_t>(kind)], mirror.done_jobs[static_cast<size_t>(kind)]}) {
+      if (one && !job) job = one;
+    }
   }
+  if (job) info.job = job->id;
   co_await rt::hop(mirror.source.core());
   const volume::Tracker& tracker = mirror.source.tracker();
   info.changed_bytes_source = tracker.map(mirror.bits()).set_bytes();
   info.missing_bytes = tracker.map(mirror.missing()).set_bytes();
+  if (job) info.progress = percent_of(*job);
   co_await rt::hop(mirror.target.core());
   const volume::Tracker& theirs = mirror.target.tracker();
   if (theirs.has_map(mirror.behind())) {
@@ -454,13 +467,6 @@ rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   }
   co_await rt::hop(control_);
   info.attached = co_await parts_.volumes.is_attached(mirror.target.number());
-  const uint64_t left = mirror.state == Relation::kReverse   ? info.missing_bytes
-                        : mirror.state == Relation::kCopying ? info.changed_bytes_source
-                                                             : 0;
-  if (info.size_bytes > 0) {
-    info.progress =
-        100.0 * static_cast<double>(info.size_bytes - left) / static_cast<double>(info.size_bytes);
-  }
   co_return info;
 }
 

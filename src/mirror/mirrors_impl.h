@@ -130,7 +130,8 @@ class MirrorsImpl final : public Mirrors {
   rt::Task<> retry_jobs(Mirror& mirror);
   rt::Task<Result<void>> cancel_job(MirrorId id, JobKind kind, bool confirmed);
   rt::Task<> job_done(MirrorId id, JobKind kind);
-  rt::Task<> found_difference(MirrorId id, ByteRange where);
+  rt::Task<Result<bool>> follow(Mirror& mirror, JobKind kind, const Mirror::Running& job);
+  rt::Task<Result<void>> differs(Mirror& mirror, ByteRange where);
 
   // faults.cc
   rt::Task<> look(MirrorId id);

@@ -161,16 +161,21 @@ rt::Task<> MirrorsImpl::stop() {
     const Turn turn = co_await turn_.lock();
     stopping_ = true;
     stop_.set();
+    bool all_ended = true;
     for (const auto& [id, mirror] : mirrors_) {
       for (const JobKind kind : {JobKind::kCopy, JobKind::kBack, JobKind::kCompare}) {
-        static_cast<void>(co_await end_job(*mirror, kind, JobDesk::End::kStopped));
+        const Result<void> ended = co_await end_job(*mirror, kind, JobDesk::End::kStopped);
+        if (!ended) all_ended = false;
       }
     }
-    co_await leave_no_marks();
+    if (all_ended) co_await leave_no_marks();
   }
   co_await tasks_.close();
   while (!mirrors_.empty()) {
     Mirror& mirror = *mirrors_.begin()->second;
+    for (const auto& job : mirror.done_jobs) {
+      if (job) parts_.jobs.close(job->id, JobDesk::End::kStopped, {}, job->last);
+    }
     co_await rt::hop(mirror.source.core());
     mirror.leg->leave(Error(Code::kShutdown));
     co_await rt::hop(mirror.target.core());

@@ -258,6 +258,12 @@ rt::Task<> Transition::record(Ledger& ledger) {
   }
   record_volumes(ledger);
   if (outcome_.does(Action::kRemove)) {
+    for (const auto& [name, members] : all_.groups_) {
+      if (!members.contains(row.id)) continue;
+      meta::GroupRow group{.name = name, .mirrors = {members.begin(), members.end()}};
+      std::erase(group.mirrors, row.id);
+      ledger.add(meta::PutGroup{std::move(group)});
+    }
     ledger.add(meta::DropMirror{row.id});
     ledger.drop_map(mirror_.bits());
     ledger.drop_map(mirror_.missing());
@@ -321,8 +327,13 @@ rt::Task<> Transition::record_maps(Ledger& ledger) {
     co_await ledger.add_map(mirror_.source, mirror_.missing());
   }
   const bool has = has_target_map(mirror_.state), will = has_target_map(to_);
-  if (will && (!has || outcome_.does(Action::kClearMaps))) ledger.add_map(mirror_.behind(), none);
-  if (has && !will) ledger.drop_map(mirror_.behind());
+  if (has && !will) {
+    ledger.drop_map(mirror_.behind());
+  } else if (will && has && !outcome_.does(Action::kClearMaps)) {
+    co_await ledger.add_map(mirror_.target, mirror_.behind());
+  } else if (will) {
+    ledger.add_map(mirror_.behind(), none);
+  }
 }
 
 // What readers of P see changes with this transaction: to everybody P is copied to, and to the map

@@ -15,7 +15,7 @@ namespace duplex::volume {
 
 // One kind, hole or mapped, so that a step over a hole can be long and moves nothing.
 ByteRange VolumeImpl::next_copy(const TargetLeg& leg, uint64_t from, uint64_t limit) const {
-  limit = std::min(limit, kHoleCopyBytes);
+  limit = std::clamp(limit, kRegionBytes, kHoleCopyBytes);
   ByteRange run = leg.bits().next_run(from, limit);
   while (!run.empty() && leg.is_missing(run)) {
     const ByteRange missing = leg.missing().next_run(run.offset, kHoleCopyBytes);

@@ -10,7 +10,7 @@ namespace duplex::volume {
 
 ByteRange VolumeImpl::next_restore(const TargetLeg& leg, uint64_t from, uint64_t limit) const {
   if (!leg.is_missing_any()) return {};
-  const ByteRange run = leg.missing().next_run(from, std::min(limit, kCopyBytes));
+  const ByteRange run = leg.missing().next_run(from, std::clamp(limit, kRegionBytes, kCopyBytes));
   // The last region may be a short one.
   if (run.empty() || run.offset >= size_bytes()) return {};
   return {run.offset, std::min(run.end(), size_bytes()) - run.offset};

@@ -55,7 +55,7 @@ void VolumeImpl::start_flush(TargetLeg& leg, LegJoin& join) {
   join.flushing |= uint64_t{1} << leg.slot();
   join.done.reset();
   ++join.running;
-  tasks_.spawn(flush_target(leg, join));
+  tasks_->spawn(flush_target(leg, join));
 }
 
 rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
@@ -67,7 +67,7 @@ rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
     const TargetLeg::Plan plan = leg->admit(epoch, range);
     if (!plan.sends) continue;
     ++join.running;
-    tasks_.spawn(write_target(*leg, plan, epoch, offset, from, join));
+    tasks_->spawn(write_target(*leg, plan, epoch, offset, from, join));
   }
   const Window::Stamp stamp = own_debtor_.owed.stamp();
   Result<void> own = co_await own_.write(epoch, offset, from);
@@ -87,7 +87,7 @@ rt::Task<Result<void>> VolumeImpl::zero_all(Epoch epoch, ByteRange range, pool::
     const TargetLeg::Plan plan = leg->admit(epoch, range);
     if (!plan.sends) continue;
     ++join.running;
-    tasks_.spawn(zero_target(*leg, plan, epoch, range, mode, join));
+    tasks_->spawn(zero_target(*leg, plan, epoch, range, mode, join));
   }
   const Window::Stamp stamp = own_debtor_.owed.stamp();
   Result<void> own = co_await own_.zero(epoch, range, mode);

@@ -19,7 +19,7 @@ VolumeImpl::VolumeImpl(std::string name, VolumeNumber number, uint64_t size_byte
       backing_(backing),
       gate_(epoch),
       own_(backing),
-      tasks_(core) {
+      tasks_(std::in_place, core) {
   ASSERT(size_bytes % kBlockBytes == 0);
 }
 

@@ -132,6 +132,9 @@ class VolumeImpl final : public Volume {
   ChangeMap mapped() const;
   bool is_hole(ByteRange range) const { return backing_.is_hole(range) && !is_missing(range); }
 
+  // After a crash, before any volume is destroyed: what goes to targets holds locks there.
+  void abandon() { tasks_.reset(); }
+
   // For the registry, on core().
   Gate& gate() { return gate_; }
   // The backing has grown.
@@ -285,7 +288,7 @@ class VolumeImpl final : public Volume {
   bool loss_untold_ = false;  // something was lost for good, and no FLUSH has failed since
   Readers readers_;
   Counters counters_;
-  rt::TaskGroup tasks_;  // what goes to targets
+  std::optional<rt::TaskGroup> tasks_;  // what goes to targets
 };
 
 }  // namespace duplex::volume

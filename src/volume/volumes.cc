@@ -41,6 +41,11 @@ VolumesImpl::VolumesImpl(rt::World& world, pool::Pool& pool, EventSink& events, 
     : world_(world), pool_(pool), events_(events), marks_(marks), epoch_(epoch) {}
 
 VolumesImpl::Entry::Entry(meta::VolumeRow r, rt::Core& c) : row(std::move(r)), core(c) {}
+VolumesImpl::~VolumesImpl() {
+  for (const auto& [number, entry] : entries_)
+    if (entry->volume) entry->volume->abandon();
+}
+
 VolumesImpl::Entry::~Entry() = default;
 
 rt::Task<Result<void>> VolumesImpl::attach(meta::VolumeRow row) {

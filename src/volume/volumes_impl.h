@@ -36,6 +36,7 @@ class VolumesImpl final : public Volumes {
  public:
   VolumesImpl(rt::World& world, pool::Pool& pool, EventSink& events, meta::Marks& marks,
               Epoch epoch);
+  ~VolumesImpl() override;
 
   // Adds a volume of the snapshot, at start.
   rt::Task<Result<void>> attach(meta::VolumeRow row);

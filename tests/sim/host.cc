@@ -12,25 +12,32 @@ Outcome outcome_of(int nbd) {
 }  // namespace
 
 rt::Task<bool> DirectHost::open(std::string name) {
-  auto opened = exports_.open(name, "simulated host", [] {});
+  auto opened = exports_.open(name, "simulated host", [this] { is_cut_off_ = true; });
   if (!opened) co_return false;
   open_ = std::move(*opened);
   co_return true;
 }
 rt::Task<Outcome> DirectHost::read(uint64_t offset, std::span<std::byte> into) {
+  if (is_cut_off_) co_return Outcome::kGone;
   co_return outcome_of(co_await open_->volume().read(offset, into));
 }
 rt::Task<Outcome> DirectHost::write(uint64_t offset, std::span<const std::byte> from, bool fua) {
+  if (is_cut_off_) co_return Outcome::kGone;
   co_return outcome_of(co_await open_->volume().write(offset, from, fua));
 }
 rt::Task<Outcome> DirectHost::zero(uint64_t offset, uint64_t length, bool fua, bool no_hole) {
+  if (is_cut_off_) co_return Outcome::kGone;
   co_return outcome_of(
       co_await open_->volume().zero({offset, length}, {.fua = fua, .no_hole = no_hole}));
 }
 rt::Task<Outcome> DirectHost::trim(uint64_t offset, uint64_t length) {
+  if (is_cut_off_) co_return Outcome::kGone;
   co_return outcome_of(co_await open_->volume().trim({offset, length}, false));
 }
-rt::Task<Outcome> DirectHost::flush() { co_return outcome_of(co_await open_->volume().flush()); }
+rt::Task<Outcome> DirectHost::flush() {
+  if (is_cut_off_) co_return Outcome::kGone;
+  co_return outcome_of(co_await open_->volume().flush());
+}
 rt::Task<> DirectHost::close() {
   co_await rt::hop(control_);
   if (open_) exports_.close(std::move(open_));

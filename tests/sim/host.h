@@ -44,11 +44,13 @@ class DirectHost : public Host {
   rt::Task<Outcome> flush() override;
   rt::Task<> close() override;
   rt::Core& core() { return open_->volume().core(); }
+  bool is_read_only() const { return open_->read_only(); }
 
  private:
   volume::Exports& exports_;
   rt::Core& control_;
   std::unique_ptr<volume::OpenVolume> open_;
+  bool is_cut_off_ = false;  // by an operator: nothing is asked any more
 };
 
 class NbdHost : public Host {

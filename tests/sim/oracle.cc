@@ -71,6 +71,31 @@ uint32_t Oracle::begin_write(Time now, uint64_t first, uint64_t count, WriteKind
   return id;
 }
 
+uint32_t Oracle::begin_replace(Time now, std::span<const std::optional<Tag>> tags) {
+  ASSERT(tags.size() == sectors_.size());
+  const uint32_t id = next_write_++;
+  in_flight_[id] = {0, tags.size(), now, kNever, {.zero = false, .fua = true}, false};
+  for (uint64_t s = 0; s < tags.size(); ++s) {
+    if (tags[s]) opened(sectors_[s]).push_back({.tag = *tags[s], .start = now});
+  }
+  return id;
+}
+
+void Oracle::rebase(std::span<const std::optional<Tag>> tags) {
+  ASSERT(tags.size() == sectors_.size());
+  for (uint64_t s = 0; s < tags.size(); ++s) {
+    sectors_[s].clear();
+    if (tags[s])
+      sectors_[s].push_back(
+          {.tag = *tags[s], .start = 0, .end = 0, .success = true, .durable = true});
+  }
+  in_flight_.clear();
+  unflushed_.clear();
+  flushes_.clear();
+  reads_.clear();
+  flush_must_fail_ = false;
+}
+
 void Oracle::fill(uint32_t write, std::span<std::byte> out) const {
   const Write& w = in_flight_.at(write);
   ASSERT(out.size() == w.count * kSector);

@@ -47,8 +47,15 @@ class Oracle {
   };
   // A write of whole sectors is about to be issued.
   uint32_t begin_write(Time now, uint64_t first, uint64_t count, WriteKind kind);
+  // The same for a restore, which writes every sector at once, durably when it is answered with
+  // success: one tag for each, of any volume. Ends with end_write().
+  uint32_t begin_replace(Time now, std::span<const std::optional<Tag>> tags);
+  // Nobody asks anything: the volume holds exactly this, durably. What was there before is
+  // forgotten.
+  void rebase(std::span<const std::optional<Tag>> tags);
   // The bytes of the whole write.
   void fill(uint32_t write, std::span<std::byte> out) const;
+  Tag tag_of_write(uint32_t write) const { return tag_for(write, in_flight_.at(write).kind.zero); }
   // The reply came. A write whose connection is gone is not ended: it
   // may still land until the machine stops. Replies of requests that a crash cut off are ignored.
   void end_write(Time now, uint32_t write, bool success);

@@ -195,5 +195,76 @@ TEST_F(OracleTest, AFailedFlushMakesNothingDurableLater) {
   EXPECT_FALSE(bad()) << oracle.violation();
 }
 
+// A restore: all of the volume becomes what another one holds.
+class OracleRestoreTest : public OracleTest {
+ protected:
+  std::vector<std::optional<Tag>> image_with(uint32_t id) {
+    std::vector<std::optional<Tag>> image(8, Tag{0});
+    image[0] = Oracle::tag_of(images.at(id), 0);
+    return image;
+  }
+};
+
+TEST_F(OracleRestoreTest, AfterARestoreTheOldWriteIsBackAndTheNewOneGone) {
+  const uint32_t old = write();
+  const uint32_t later = write();
+  const auto image = image_with(old);
+  end(oracle.begin_replace(++now, image));
+  read(old);
+  EXPECT_FALSE(bad()) << oracle.violation();
+  read(later);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleRestoreTest, ARestoreThatWasAnsweredSurvivesAPowerCut) {
+  const uint32_t old = write();
+  const uint32_t later = write(true, true);
+  end(oracle.begin_replace(++now, image_with(old)));
+  oracle.power_cut(++now);
+  read(later);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleRestoreTest, ARestoreThatACrashCutOffMayHaveHappenedOrNot) {
+  const uint32_t old = write();
+  const uint32_t later = write(true, true);
+  oracle.begin_replace(++now, image_with(old));
+  oracle.power_cut(++now);
+  read(later);
+  EXPECT_FALSE(bad()) << oracle.violation();
+}
+
+TEST_F(OracleRestoreTest, AWriteDuringTheRestoreMayBeUnderItOrOverIt) {
+  const uint32_t old = write();
+  const uint32_t restore = oracle.begin_replace(++now, image_with(old));
+  const uint32_t meanwhile = write();
+  end(restore);
+  read(meanwhile);
+  EXPECT_FALSE(bad()) << oracle.violation();
+  write();
+  read(meanwhile);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleRestoreTest, ARebasedVolumeHoldsThatAndNothingElse) {
+  const uint32_t old = write();
+  const uint32_t later = write();
+  oracle.rebase(image_with(old));
+  oracle.power_cut(++now);
+  read(old);
+  EXPECT_FALSE(bad()) << oracle.violation();
+  read(later);
+  EXPECT_TRUE(bad());
+}
+
+TEST_F(OracleRestoreTest, AWriteFromBeforeARebaseEndsForNobody) {
+  const uint32_t old = write();
+  const uint32_t late = start();
+  oracle.rebase(image_with(old));
+  end(late);
+  read(late);
+  EXPECT_TRUE(bad());
+}
+
 }  // namespace
 }  // namespace duplex::simtest

@@ -130,12 +130,13 @@ rt::Task<Result<void>> Box::ask(std::string volume, Request request) {
   co_return result;
 }
 
-rt::Task<Result<void>> Box::write(std::string volume, uint64_t offset, uint64_t bytes,
-                                  char letter) {
+rt::Task<Result<void>> Box::write(std::string volume, uint64_t offset, uint64_t bytes, char letter,
+                                  bool fua) {
   const std::vector<std::byte> data(bytes, std::byte(letter));
-  co_return co_await ask(std::move(volume), [offset, span = std::span(data)](volume::Volume& v) {
-    return v.write(offset, span, false);
-  });
+  co_return co_await ask(std::move(volume),
+                         [offset, span = std::span(data), fua](volume::Volume& v) {
+                           return v.write(offset, span, fua);
+                         });
 }
 
 rt::Task<Result<void>> Box::trim(std::string volume, uint64_t offset, uint64_t bytes) {

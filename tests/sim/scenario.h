@@ -67,7 +67,8 @@ class Box {
   Result<pool::RebuildReport> rebuild(std::vector<std::string> paths, bool accept_missing = false);
 
   // Requests of a host.
-  rt::Task<Result<void>> write(std::string volume, uint64_t offset, uint64_t bytes, char letter);
+  rt::Task<Result<void>> write(std::string volume, uint64_t offset, uint64_t bytes, char letter,
+                               bool fua = false);
   rt::Task<Result<void>> trim(std::string volume, uint64_t offset, uint64_t bytes);
   rt::Task<Result<void>> flush(std::string volume);
   rt::Task<std::string> read(std::string volume, uint64_t offset, uint64_t bytes);

@@ -20,23 +20,13 @@
 //   F34        which copy of the mark log wins                            scenarios_marks_test.cc
 //   F35        rebuild with a device missing; when a device takes extents scenarios_labels_test.cc
 //
+// Traces about mirrors of one array: scenarios_mirror_cut_test.cc has the table.
+//
 //   trace      waits for                and will need in the simulator
-//   F1 F2 F5   cuts of several volumes  a verb that cuts, a judge that compares the members of a
-//                                       cut
-//   F11 F12    the same                 a mirror that breaks between check and decision
-//   F26 F29    the same                 two cuts at a time; reactors that apply the outcome late
-//   F30 F31    the same                 a cascade of three volumes; errors of the middle one
 //   F6 F8      several arrays           a coordinator that crashes; a client that reads and writes
 //                                       on both arrays
-//   F3 F4 F27  restore                  a judge that knows which side is newer, by region
 //   F7 F9 F10  mirrors over a link      links that fail one by one; the secondary set as one image
-//   F14 F37    copying                  a copier beside writers; delete in the middle of a copy
 //   F18        generations              two sides that both go on alone
-//   F22        marks of a cascade       a leg that times out while the others flush
-//   F24 F36    a missing backing        a target that holds the only copy, at run time and at start
-//   F25        sessions of a leg        a write that lands after its leg was given up
-//   F28        maps in the store        a verb that changes state and maps, cut between the two
-//   of F13     (b) (c) (e)              a copier whose bits and flushes are cut; mirrors at start
 //   of F17     generations, mirrors     a rebuilt array whose peer still has its old generation
 #include <gtest/gtest.h>
 

@@ -4,6 +4,7 @@
 //   sim_run --seconds 180 [--processes 2] [--first SEED] [--violations 5]
 //                             ends early when all processes together have found so many
 //   sim_run --seed S          one run, described; ends with what it found
+//   --mirrors PER_CENT        of the seeds play a MirrorScene, the others a Scene; default 0
 //
 // Last line: seeds, operations, faults, power cuts, kills, virtual hours, doubled, violations.
 #include <fmt/format.h>
@@ -21,6 +22,7 @@
 
 #include "base/log.h"
 #include "base/text.h"
+#include "sim/mirror_scene.h"
 #include "sim/scene.h"
 
 namespace duplex::simtest {
@@ -48,8 +50,15 @@ uint64_t count_of(const SceneResult& result, const char* what) {
   return it == result.counts.end() ? 0 : it->second;
 }
 
-void run_seed(uint64_t seed, Totals& totals) {
-  SceneResult result = Scene(seed).run();
+// Which seeds have mirrors does not depend on how many have.
+bool has_mirrors(uint64_t seed, uint64_t per_cent) { return sim::Dice(seed).below(100) < per_cent; }
+
+SceneResult play(uint64_t seed, uint64_t mirrors) {
+  return has_mirrors(seed, mirrors) ? MirrorScene(seed).run() : Scene(seed).run();
+}
+
+void run_seed(uint64_t seed, uint64_t mirrors, Totals& totals) {
+  SceneResult result = play(seed, mirrors);
   ++totals.seeds;
   totals.operations += result.operations;
   totals.errors += result.errors;
@@ -60,12 +69,13 @@ void run_seed(uint64_t seed, Totals& totals) {
   totals.virtual_us += result.virtual_time;
   if (seed % 100 == 0 && result.violation.empty()) {
     ++totals.doubled;
-    if (Scene(seed).run().hash != result.hash)
+    if (play(seed, mirrors).hash != result.hash)
       result.violation = "the same seed gave another run (P13)";
   }
   if (result.violation.empty()) return;
   ++totals.violations;
-  fmt::print("VIOLATION seed {}: {}\n  again: sim_run --seed {}\n", seed, result.violation, seed);
+  fmt::print("VIOLATION seed {}: {}\n  again: sim_run --seed {} --mirrors {}\n", seed,
+             result.violation, seed, has_mirrors(seed, mirrors) ? 100 : 0);
   std::fflush(stdout);
 }
 
@@ -79,19 +89,20 @@ Allowance& share_allowance(uint64_t violations) {
 }
 
 // A share of the seeds: first, first + step, ... until the time is up.
-Totals run_share(uint64_t first, uint64_t step, std::chrono::steady_clock::time_point end,
-                 Allowance& allowance) {
+Totals run_share(uint64_t first, uint64_t step, uint64_t mirrors,
+                 std::chrono::steady_clock::time_point end, Allowance& allowance) {
   Totals totals;
   for (uint64_t seed = first; std::chrono::steady_clock::now() < end && allowance > 0;
        seed += step) {
     const uint64_t before = totals.violations;
-    run_seed(seed, totals);
+    run_seed(seed, mirrors, totals);
     allowance -= static_cast<int64_t>(totals.violations - before);
   }
   return totals;
 }
 
-Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds, uint64_t violations) {
+Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds, uint64_t violations,
+                     uint64_t mirrors) {
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
   Allowance& allowance = share_allowance(violations);
   std::vector<std::pair<pid_t, int>> children;
@@ -102,7 +113,7 @@ Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds, uint6
     const pid_t pid = fork();
     if (pid == 0) {
       close(ends[0]);
-      const Totals totals = run_share(first + i, processes, end, allowance);
+      const Totals totals = run_share(first + i, processes, mirrors, end, allowance);
       const bool sent =
           write(ends[1], &totals, sizeof totals) == static_cast<ssize_t>(sizeof totals);
       std::_Exit(sent ? 0 : 1);
@@ -127,9 +138,10 @@ Totals run_processes(uint64_t first, uint64_t processes, uint64_t seconds, uint6
   return all;
 }
 
+template <class AnyScene>
 int one_seed(uint64_t seed) {
   set_log_level(LogLevel::kDebug);
-  Scene scene(seed);
+  AnyScene scene(seed);
   fmt::print("{}\n", scene.describe());
   const SceneResult result = scene.run();
   for (const auto& [what, count] : result.counts) fmt::print("  {:>8}  {}\n", count, what);
@@ -142,6 +154,7 @@ int one_seed(uint64_t seed) {
 struct Options {
   uint64_t seconds = 10, processes = 1, first = 1, violations = 5;
   std::optional<uint64_t> seed;
+  uint64_t mirrors = 0;  // per cent of the seeds
 };
 
 // nullopt: something on the command line means nothing here.
@@ -159,6 +172,8 @@ std::optional<Options> parse(std::span<char*> words) {
       options.first = *value;
     } else if (key == "--violations") {
       options.violations = *value;
+    } else if (key == "--mirrors" && *value <= 100) {
+      options.mirrors = *value;
     } else if (key == "--seed") {
       options.seed = *value;
     } else {
@@ -172,14 +187,17 @@ int main(int argc, char** argv) {
   const auto options = parse(std::span(argv, static_cast<size_t>(argc)).subspan(1));
   if (!options) {
     fmt::print(stderr,
-               "sim_run [--seconds N] [--processes N] [--first SEED] [--violations N], or "
-               "sim_run --seed SEED\n");
+               "sim_run [--seconds N] [--processes N] [--first SEED] [--violations N] "
+               "[--mirrors PER_CENT], or sim_run --seed SEED [--mirrors PER_CENT]\n");
     return 2;
   }
-  if (options->seed) return one_seed(*options->seed);
+  if (options->seed) {
+    return has_mirrors(*options->seed, options->mirrors) ? one_seed<MirrorScene>(*options->seed)
+                                                         : one_seed<Scene>(*options->seed);
+  }
   set_log_sink([](LogLevel, std::string_view) {});
-  const Totals totals =
-      run_processes(options->first, options->processes, options->seconds, options->violations);
+  const Totals totals = run_processes(options->first, options->processes, options->seconds,
+                                      options->violations, options->mirrors);
   fmt::print(
       "{} seeds, {} operations, {} faults, {} power cuts, {} kills, {:.1f} virtual hours, {} "
       "doubled, {} violations\n",

@@ -48,15 +48,28 @@ rt::Task<Outcome> VolumeClient::one_request() {
   return read_request(draw_range());
 }
 
+void VolumeClient::tell_begin(Time started, Range range, uint32_t write) {
+  if (cuts_ != nullptr)
+    cuts_->begin_write(started, source_, range.first, range.count, oracle_.tag_of_write(write));
+}
+
+void VolumeClient::tell_end(Time started, bool success) {
+  if (cuts_ != nullptr) cuts_->end_write(moments_.now, source_, started, success);
+}
+
 rt::Task<Outcome> VolumeClient::write_request(Range range) {
   const bool fua = dice_.chance(mix_.fua);
   const bool zero = dice_.chance(0.02);  // zeroes as payload: must behave like any data
+  const Time started = moments_.next();
   const uint32_t id =
-      oracle_.begin_write(moments_.next(), range.first, range.count, {.zero = zero, .fua = fua});
+      oracle_.begin_write(started, range.first, range.count, {.zero = zero, .fua = fua});
+  tell_begin(started, range, id);
   rt::Buffer buffer = core_.buffers().get(range.count * kSector);
   oracle_.fill(id, buffer.span());
   const Outcome outcome = co_await host_.write(range.first * kSector, buffer.span(), fua);
-  if (outcome != Outcome::kGone) oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone);
+  if (outcome == Outcome::kGone) co_return outcome;
+  oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone);
+  tell_end(started, outcome == Outcome::kDone);
   co_return outcome;
 }
 
@@ -71,16 +84,20 @@ rt::Task<Outcome> VolumeClient::zero_request(Range range, bool trim) {
   }
   const bool fua = !trim && dice_.chance(mix_.fua);
   const bool no_hole = dice_.chance(0.3);
+  const Time started = moments_.next();
   const uint32_t id =
-      oracle_.begin_write(moments_.next(), range.first, range.count, {.zero = true, .fua = fua});
+      oracle_.begin_write(started, range.first, range.count, {.zero = true, .fua = fua});
+  tell_begin(started, range, id);
   const Outcome outcome =
       trim ? co_await host_.trim(range.first * kSector, range.count * kSector)
            : co_await host_.zero(range.first * kSector, range.count * kSector, fua, no_hole);
-  if (outcome != Outcome::kGone) oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone);
+  if (outcome == Outcome::kGone) co_return outcome;
+  oracle_.end_write(moments_.next(), id, outcome == Outcome::kDone);
+  tell_end(started, outcome == Outcome::kDone);
   co_return outcome;
 }
 
-rt::Task<Outcome> VolumeClient::read_request(Range range) {
+rt::Task<Outcome> VolumeClient::read_request(Range range, Image* image) {
   const Time started = moments_.next();
   oracle_.begin_read(started);
   rt::Buffer buffer = core_.buffers().get(range.count * kSector);
@@ -88,6 +105,9 @@ rt::Task<Outcome> VolumeClient::read_request(Range range) {
   const std::span<const std::byte> seen =
       outcome == Outcome::kDone ? buffer.span() : std::span<std::byte>{};
   oracle_.end_read(moments_.next(), started, range.first, seen);
+  if (cuts_ != nullptr) cuts_->seen(moments_.now, source_, range.first, seen);
+  for (uint64_t i = 0; image != nullptr && i < seen.size() / kSector; ++i)
+    image->push_back(Oracle::tag_of(seen.subspan(i * kSector, kSector), range.first + i));
   co_return outcome;
 }
 
@@ -99,11 +119,11 @@ rt::Task<Outcome> VolumeClient::flush_request() {
   co_return outcome;
 }
 
-rt::Task<bool> VolumeClient::verify_all() {
+rt::Task<bool> VolumeClient::verify_all(Image* image) {
   constexpr uint64_t kStep = 256;
   for (uint64_t first = 0; first < oracle_.sectors(); first += kStep) {
     const Outcome outcome =
-        co_await read_request({first, std::min(kStep, oracle_.sectors() - first)});
+        co_await read_request({first, std::min(kStep, oracle_.sectors() - first)}, image);
     if (outcome != Outcome::kDone) co_return false;
   }
   co_return true;

@@ -13,6 +13,7 @@
 #include "rt/task.h"
 #include "rt/task_group.h"
 #include "rt/wait.h"
+#include "sim/cut_judge.h"
 #include "sim/dice.h"
 #include "sim/host.h"
 #include "sim/oracle.h"
@@ -56,23 +57,35 @@ class VolumeClient {
         mix_(mix),
         tasks_(core) {}
 
+  // Tells the judge of cuts as well, from now on.
+  void also_tell(CutJudge& cuts, CutJudge::Source source) {
+    cuts_ = &cuts;
+    source_ = source;
+  }
+  // What runs ends with the requests that are under way.
+  void stop() { gone_ = true; }
+
   // Issues `count` requests, `mix.depth` at a time; ends early when the host is gone. On `core`.
   rt::Task<> run(uint64_t count);
-  // Reads all of the volume once, judging every sector.
-  rt::Task<bool> verify_all();
+  // Reads all of the volume once, judging every sector. `image`: and tells what it holds.
+  rt::Task<bool> verify_all(Image* image = nullptr);
 
-  const ClientStats& stats() const { return stats_; }
-
- private:
+  // One request, for those who decide themselves what to ask.
   struct Range {
     uint64_t first;
     uint64_t count;
   };
+  rt::Task<Outcome> write_request(Range range);
+  rt::Task<Outcome> read_request(Range range, Image* image = nullptr);
+
+  const ClientStats& stats() const { return stats_; }
+
+ private:
   rt::Task<> one_lane(uint64_t count);
   rt::Task<Outcome> one_request();
-  rt::Task<Outcome> write_request(Range range);
   rt::Task<Outcome> zero_request(Range range, bool trim);
-  rt::Task<Outcome> read_request(Range range);
+  void tell_begin(Time started, Range range, uint32_t write);
+  void tell_end(Time started, bool success);
   rt::Task<Outcome> flush_request();
   Range draw_range();
 
@@ -82,6 +95,8 @@ class VolumeClient {
   Moments& moments_;
   Dice dice_;
   RequestMix mix_;
+  CutJudge* cuts_ = nullptr;
+  CutJudge::Source source_ = 0;
   ClientStats stats_;
   bool gone_ = false;
   rt::TaskGroup tasks_;

@@ -1,0 +1,294 @@
+// MirrorScene: the verbs, and what the scene makes of the states that the array shows.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "sim/mirror_scene.h"
+
+namespace duplex::simtest {
+
+using mirror::Mirrors;
+using mirror::Relation;
+
+namespace {
+
+constexpr rt::Micros kLease = 250 * rt::kMillisecond;
+// A core of the simulation may be starved for a while; it opens its gate when it runs again.
+constexpr rt::Micros kStarved = rt::kSecond;
+
+}  // namespace
+
+// A verb may be refused or fail for many reasons. What it may not do is to find itself impossible.
+template <class T>
+bool MirrorScene::done(const char* what, const Result<T>& result) {
+  simulation_.count(fmt::format("{} {}", what, result ? "done" : code_name(result.error().code())));
+  if (result) return true;
+  if (result.error().code() == Code::kInvalid)
+    violate(fmt::format("{}: {}", what, result.error().describe()));
+  // Only the next life knows whether the change at which the store failed holds.
+  if (result.error().code() == Code::kInDoubt) verbs_stop_ = true;
+  return false;
+}
+
+rt::Task<> MirrorScene::verbs() {
+  for (size_t turn = 0; turn < plan_.turns && !verbs_stop_; ++turn) {
+    co_await rt::sleep_for(box_->control().clock(), dice_.skewed(100, 2 * rt::kSecond));
+    co_await one_verb();
+    if (verbs_stop_) co_return;
+    co_await refresh();
+    co_await read_points();
+    start_clients();
+  }
+}
+
+rt::Task<> MirrorScene::one_verb() {
+  const size_t one = static_cast<size_t>(dice_.below(mirrors_.size()));
+  if (dice_.chance(plan_.away)) co_await trouble_a_device();
+  const Relation state = mirrors_[one].state;
+  const uint64_t kind = dice_.below(10);
+  if (plan_.deletes && kind == 0) {
+    co_await remove_and_create(one);
+  } else if (plan_.cancels && kind == 1) {
+    co_await cancel(one);
+  } else if (kind == 2) {
+    co_await verify(one);
+  } else if (state == Relation::kSplit && plan_.restores && kind <= 5) {
+    co_await restore(one);
+  } else if (state == Relation::kSplit || state == Relation::kSuspended || kind == 3) {
+    co_await resync(one);
+  } else {
+    co_await split(draw_members());
+  }
+}
+
+// One mirror, some of them, or all.
+std::vector<size_t> MirrorScene::draw_members() {
+  const double share = dice_.chance(0.3) ? 1 : 0.4;
+  std::vector<size_t> members;
+  for (size_t i = 0; i < mirrors_.size(); ++i) {
+    if (mirrors_[i].exists && mirrors_[i].state == Relation::kSync && dice_.chance(share))
+      members.push_back(i);
+  }
+  if (members.empty()) members.push_back(static_cast<size_t>(dice_.below(mirrors_.size())));
+  return members;
+}
+
+// The volume whose hosts write what `volume` gets, in a cut of `members`.
+size_t MirrorScene::root_of(size_t volume, const std::vector<size_t>& members) const {
+  for (;;) {
+    const Mirror* above = upstream(volume);
+    if (above == nullptr) return volume;
+    const auto index = static_cast<size_t>(above - mirrors_.data());
+    const bool follows = above->state == Relation::kSync || above->state == Relation::kCopying;
+    if (!follows && !contains(members, index)) return volume;
+    volume = above->source;
+  }
+}
+
+void MirrorScene::new_point(Time asked, const std::vector<size_t>& members) {
+  auto point = std::make_shared<Point>();
+  std::vector<CutJudge::Source> roots;
+  for (const size_t i : members) {
+    const size_t root = root_of(mirrors_[i].source, members);
+    // One that is suspended or copied may come back at any moment: then it leads further up.
+    const Mirror* above = upstream(root);
+    const bool is_certain = above == nullptr || above->state == Relation::kSplit;
+    point->is_judged = point->is_judged && volumes_[root].known && is_certain;
+    if (!contains(roots, volumes_[root].source)) roots.push_back(volumes_[root].source);
+  }
+  point->cut = cuts_.freeze(asked, moments_.next(), roots);
+  for (const size_t i : members) {
+    mirrors_[i].point = point;
+    mirrors_[i].root = volumes_[root_of(mirrors_[i].source, members)].source;
+    volumes_[mirrors_[i].target].known = false;
+  }
+}
+
+rt::Task<> MirrorScene::split(std::vector<size_t> members) {
+  // Since the last look a mirror may have come back by itself, and with it another root.
+  co_await refresh();
+  mirror::SplitRequest request;
+  for (const size_t i : members) request.names.push_back(mirrors_[i].name);
+  // A mirror that was deleted has left the group.
+  const auto group = array_->mirrors().group("all");
+  if (group && group->mirrors.size() == members.size() && members.size() == mirrors_.size() &&
+      dice_.chance(0.5))
+    request.names = {"all"};
+  request.read_only = dice_.chance(0.3);
+  request.lease = kLease;
+  pending_ = {moments_.next(), members};
+  const auto cut = co_await array_->mirrors().split(request);
+  if (!done("split", cut)) {
+    if (cut.error().code() != Code::kInDoubt) pending_.reset();
+    co_return;
+  }
+  new_point(pending_->asked, members);
+  pending_.reset();
+  if (cut->hold > request.lease + kStarved)
+    violate(fmt::format("cut {} held writes for {} us", cut->id, cut->hold));
+  for (const size_t i : members) {
+    mirrors_[i].state = Relation::kSplit;
+    mirrors_[i].cut = cut->id;
+    mirrors_[i].frozen.reset();
+    if (request.read_only) mirrors_[i].frozen.emplace();
+  }
+  const std::shared_ptr<Point> point = mirrors_[members.front()].point;
+  for (const mirror::MirrorInfo& info : co_await array_->mirrors().list()) {
+    // Meanwhile is before the cut or after it: its roots are uncertain.
+    const auto is_changed = [&](const Mirror& one) {
+      return one.name == info.name && one.state != info.state && info.cut != cut->id;
+    };
+    if (std::ranges::any_of(mirrors_, is_changed)) point->is_judged = false;
+  }
+}
+
+rt::Task<> MirrorScene::resync(size_t index) {
+  const Mirror& one = mirrors_[index];
+  const bool disconnect = dice_.chance(0.3);
+  if (!disconnect && dice_.chance(0.7)) co_await stop_clients_of(one.target);
+  done("resync", co_await array_->mirrors().resync({{one.name}, disconnect}));
+  // Hosts that were disconnected leave by themselves.
+  if (disconnect) co_await stop_clients_of(one.target);
+}
+
+// All of the source becomes what the target holds: a write of everything, and of nothing else.
+rt::Task<> MirrorScene::restore(size_t index) {
+  Mirror& one = mirrors_[index];
+  if (!is_served(one.target)) co_return;
+  co_await stop_clients_of(one.target);
+  Volume& source = volumes_[one.source];
+  const bool online = source.known && dice_.chance(0.6);
+  if (!online) co_await stop_clients_of(one.source);
+  const std::optional<Image> image = co_await read_image(one.target, true);
+  if (!image) co_return;
+  const bool was_known = source.known;
+  const Time started = moments_.next();
+  const uint32_t write = source.oracle->begin_replace(started, *image);
+  cuts_.begin_replace(started, source.source, *image);
+  const auto restored = co_await array_->mirrors().restore(
+      {.names = {one.name},
+       .then = dice_.chance(0.5) ? Mirrors::Then::kSync : Mirrors::Then::kSplit,
+       .online = online});
+  const bool success = done("restore", restored);
+  source.oracle->end_write(moments_.next(), write, success);
+  cuts_.end_write(moments_.now, source.source, started, success);
+  if (success && !was_known) {
+    source.oracle->rebase(*image);
+    cuts_.settle(source.source, *image);
+    source.known = true;
+  }
+}
+
+// A restore that is cancelled leaves its source half restored: until the next one nobody may open
+// it, and nothing is known of it.
+rt::Task<> MirrorScene::cancel(size_t index) {
+  const Mirror& one = mirrors_[index];
+  const bool restores = one.state == Relation::kReverse;
+  if (restores) {
+    co_await stop_clients_of(one.source);
+    half_restored_ = one.source;
+  }
+  const auto job = array_->jobs().number_of(one.name);
+  if (job) {
+    const auto ended = co_await array_->jobs().cancel(*job, true);
+    // An error other than a refusal leaves open what has happened.
+    if (restores && (done("cancel", ended) || ended.error().code() != Code::kState))
+      volumes_[one.source].known = false;
+  }
+  half_restored_.reset();
+}
+
+rt::Task<> MirrorScene::verify(size_t index) {
+  const auto begun = co_await array_->mirrors().verify({mirrors_[index].name});
+  done("verify", begun);
+}
+
+rt::Task<> MirrorScene::remove_and_create(size_t index) {
+  Mirror& one = mirrors_[index];
+  if (one.exists) {
+    co_await stop_clients_of(one.target);
+    if (!done("delete", co_await array_->mirrors().remove(one.name, false))) co_return;
+    one.exists = false;
+    one.point.reset();
+    one.frozen.reset();
+    // As a volume of its own it may be half a copy, or whole: nobody asks it anything.
+    volumes_[one.target].known = false;
+  }
+  const auto made = co_await array_->mirrors().create({.name = one.name,
+                                                       .source = volumes_[one.source].name,
+                                                       .target = volumes_[one.target].name,
+                                                       .copy = true,
+                                                       .overwrite = true});
+  if (done("create", made)) one.exists = true;
+}
+
+// A device vanishes for a while, or every operation on it takes long.
+rt::Task<> MirrorScene::trouble_a_device() {
+  static constexpr const char* kPaths[] = {"/dev/a", "/dev/b", "/dev/c"};
+  sim::DiskFile* disk = box_->disk().find(kPaths[dice_.below(plan_.devices)]);
+  const bool gone = dice_.chance(0.5);
+  simulation_.count(gone ? "device away" : "device hangs");
+  disk->faults.gone = gone;
+  if (!gone) disk->faults.slow = 1;
+  co_await rt::sleep_for(box_->control().clock(), dice_.skewed(rt::kMillisecond, 20 * rt::kSecond));
+  disk->faults.gone = false;
+  disk->faults.slow = plan_.slow;
+}
+
+// What the array shows is what counts: a mirror may have changed by itself, or by a verb that was
+// cut off.
+rt::Task<> MirrorScene::refresh() {
+  const auto infos = co_await array_->mirrors().list();
+  size_t cut_off = 0;
+  for (size_t i = 0; i < mirrors_.size(); ++i) {
+    Mirror& one = mirrors_[i];
+    const auto info = std::ranges::find(infos, one.name, &mirror::MirrorInfo::name);
+    one.exists = info != infos.end();
+    one.state = one.exists ? info->state : Relation::kSimplex;
+    Volume& target = volumes_[one.target];
+    if (one.state != Relation::kSplit && one.state != Relation::kReverse) {
+      target.known = false;
+      one.point.reset();
+      one.frozen.reset();
+      continue;
+    }
+    if (info->cut == one.cut) continue;
+    one.cut = info->cut;
+    if (!contains(crash_members_, i) || !crash_point_) {
+      violate(fmt::format("{} is split at cut {}, for which nobody asked", one.name, info->cut));
+      co_return;
+    }
+    ++cut_off;
+    one.point = crash_point_;
+    target.known = false;
+    one.frozen.reset();
+    if (info->read_only) one.frozen.emplace();
+  }
+  if (cut_off != 0 && cut_off != crash_members_.size())
+    violate("a cut was decided for some of its mirrors only");
+  crash_point_.reset();
+  crash_members_.clear();
+}
+
+// Reads what targets hold that were split, as far as they can be read now, and judges it together
+// with what was read of the same cut before. From then on hosts may use them.
+rt::Task<> MirrorScene::read_points() {
+  for (Mirror& one : mirrors_) {
+    if (!one.point || one.state != Relation::kSplit) continue;
+    std::optional<Image> image = co_await read_image(one.target, false);
+    if (!image) continue;
+    Volume& target = volumes_[one.target];
+    target.oracle->rebase(*image);
+    cuts_.settle(target.source, *image);
+    target.known = true;
+    const std::shared_ptr<Point> point = std::exchange(one.point, nullptr);
+    if (one.frozen) one.frozen = *image;
+    point->targets.push_back({target.name, one.root, std::move(*image)});
+    if (!point->is_judged) continue;
+    const std::string why = CutJudge::judge(point->cut, point->targets);
+    if (!why.empty()) violate(why);
+    simulation_.count("image of a cut judged");
+  }
+}
+
+}  // namespace duplex::simtest

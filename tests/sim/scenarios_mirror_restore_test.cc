@@ -1,0 +1,235 @@
+// Traces about copies and restores, in their form for one array: F3, F4, F14, F27, F28, F37 (table:
+// scenarios_mirror_cut_test.cc).
+#include <gtest/gtest.h>
+
+#include "sim/mirror_box.h"
+
+namespace duplex::simtest {
+namespace {
+
+// s holds A in all regions, p has B in all of them since the split.
+void make_backup(MirrorBox& box) {
+  box.mirror("m1", "p", "s");
+  for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'A');
+  const auto cut = box.split({"m1"}, true);
+  ASSERT_TRUE(cut) << cut.error().describe();
+  for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'B');
+}
+
+TEST(Traces, F3F27AFlushedWriteDuringARestoreSurvivesAPowerCut) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    make_backup(box);
+    box.disk("/dev/s").faults.slow = 0.5;
+    ASSERT_TRUE(box.restore("m1"));
+    box.put("p", 3, 'C');
+    ASSERT_TRUE(box.run(box.flush("p")));
+    box.crash(Ending::kPower);
+    box.disk("/dev/s").faults.slow = 0;
+    box.start();
+    EXPECT_EQ(box.get("p", 3), "C");
+    box.await("m1", Relation::kSplit);
+    EXPECT_EQ(box.get("p", 3), "C");
+    EXPECT_EQ(box.get("p", 4), "A");
+    EXPECT_EQ(box.get("s", 3), "A") << "the backup is not consumed";
+  }
+}
+
+TEST(Traces, F27AWriteWithFuaDuringARestoreSurvivesAPowerCut) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    make_backup(box);
+    box.disk("/dev/s").faults.slow = 0.5;
+    ASSERT_TRUE(box.restore("m1"));
+    ASSERT_TRUE(box.run(box.write("p", 12 * kRegionBytes, kRegionBytes, 'C', true)));
+    box.crash(Ending::kPower);
+    box.disk("/dev/s").faults.slow = 0;
+    box.start();
+    EXPECT_EQ(box.get("p", 12), "C");
+  }
+}
+
+TEST(Traces, F4APartialWriteToARegionThatIsNotBackYetKeepsBothParts) {
+  MirrorBox box(1);
+  make_backup(box);
+  box.disk("/dev/s").faults.slow = 1;
+  ASSERT_TRUE(box.restore("m1"));
+  ASSERT_GT(box.info("m1").missing_bytes, 0u) << "the restore was too fast for this trace";
+  EXPECT_EQ(box.get("p", 15), "A") << "readers see the backup at once";
+  ASSERT_TRUE(box.run(box.write("p", 15 * kRegionBytes, kBlockBytes, 'C')));
+  EXPECT_EQ(box.get("p", 15), "AC");
+  box.disk("/dev/s").faults.slow = 0;
+  box.await("m1", Relation::kSplit);
+  EXPECT_EQ(box.get("p", 15), "AC");
+  EXPECT_EQ(box.get("s", 15), "A");
+}
+
+// p -> s -> u: u's content comes back to s, and at once from s to p.
+TEST(Traces, F4ARestoreOfTheMiddleReachesTheTop) {
+  MirrorBox box(1);
+  box.mirror("m1", "p", "s");
+  box.mirror("m3", "s", "u");
+  for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'A');
+  ASSERT_TRUE(box.split({"m1", "m3"}));
+  for (uint64_t region = 0; region < 16; ++region) box.put("s", region, 'B');
+  ASSERT_TRUE(box.restore("m3"));
+  box.await("m3", Relation::kSplit);
+  ASSERT_TRUE(box.restore("m1"));
+  box.await("m1", Relation::kSplit);
+  for (uint64_t region = 0; region < 16; ++region) EXPECT_EQ(box.get("p", region), "A");
+}
+
+TEST(Traces, F4ARestoreIsCopiedToTheOtherMirrorsOfItsSource) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    make_backup(box);
+    box.mirror("m2", "p", "t");
+    ASSERT_TRUE(box.restore("m1"));
+    box.await("m2", Relation::kSync);
+    ASSERT_TRUE(box.split({"m2"}));
+    for (uint64_t region = 0; region < 16; ++region) EXPECT_EQ(box.get("t", region), "A");
+    box.await("m1", Relation::kSplit);
+    for (uint64_t region = 0; region < 16; ++region) EXPECT_EQ(box.get("p", region), "A");
+  }
+}
+
+// Twice, from two backups: what the first one brought must not stay anywhere.
+TEST(Traces, F4ASecondRestoreFromElsewhereReplacesTheFirst) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    make_backup(box);
+    box.mirror("m2", "p", "t");
+    ASSERT_TRUE(box.split({"m2"}, true));  // t holds B
+    ASSERT_TRUE(box.restore("m1", Mirrors::Then::kSync));
+    box.await("m1", Relation::kSync);
+    EXPECT_EQ(box.get("p", 5), "A");
+    ASSERT_TRUE(box.restore("m2"));
+    box.await("m1", Relation::kSync);
+    ASSERT_TRUE(box.split({"m1"}));
+    for (uint64_t region = 0; region < 16; ++region) EXPECT_EQ(box.get("s", region), "B");
+  }
+}
+
+TEST(Traces, F14ACopyBesideWritersEndsAndBothAreEqual) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    box.put("t", 9, 'X');  // old data of the target, where the source is a hole
+    ASSERT_TRUE(box.create("m2", "p", "t"));
+    for (int round = 0; round < 20; ++round) {
+      for (uint64_t region = 0; region < 8; ++region)
+        box.put("p", region, static_cast<char>('A' + round));
+    }
+    box.await("m2", Relation::kSync);
+    EXPECT_TRUE(box.is_equal("p", "t"));
+    EXPECT_EQ(box.get("p", 9), ".");
+  }
+}
+
+TEST(Traces, F27AVolumeTakesPartInOneRestoreAtATime) {
+  MirrorBox box(1);
+  box.mirror("m1", "p", "s");
+  box.mirror("m3", "s", "u");
+  for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'A');
+  ASSERT_TRUE(box.split({"m1", "m3"}));
+  for (uint64_t region = 0; region < 16; ++region) box.put("s", region, 'B');
+  box.disk("/dev/t").faults.slow = 1;
+  ASSERT_TRUE(box.restore("m3"));
+  ASSERT_EQ(box.info("m3").state, Relation::kReverse);
+  EXPECT_FALSE(box.restore("m1"));
+  box.disk("/dev/t").faults.slow = 0;
+  box.await("m3", Relation::kSplit);
+  EXPECT_TRUE(box.restore("m1"));
+}
+
+TEST(Traces, F27AnUnflushedWriteOfTheTargetIsFlushedBeforeARestore) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    box.mirror("m1", "p", "s");
+    ASSERT_TRUE(box.split({"m1"}));
+    box.put("s", 2, 'H');
+    ASSERT_TRUE(box.restore("m1"));
+    box.await("m1", Relation::kSplit);
+    box.crash(Ending::kPower);
+    box.start();
+    EXPECT_EQ(box.get("s", 2), "H");
+    EXPECT_EQ(box.get("p", 2), "H");
+    box.run(box.array->mirrors().resync({{"m1"}, false}));
+    box.await("m1", Relation::kSync);
+    EXPECT_TRUE(box.is_equal("p", "s"));
+  }
+}
+
+// F28: state and maps of a restore change in one transaction: all of p is the backup, or nothing.
+class RestoreCutOff : public Trace {
+ public:
+  void prepare(Box& box) override {
+    box.add_disk("/dev/p", 8 * kMiB);
+    for (const char* name : {"p", "s"}) box.add_volume(name, kVolumeBytes);
+    const auto made = box.run(box.array->mirrors().create(
+        {.name = "m1", .source = "p", .target = "s", .copy = true, .overwrite = true}));
+    ASSERT_TRUE(made) << made.error().describe();
+    for (int i = 0; i < 100 && state(box) != Relation::kSync; ++i) box.pass(100 * rt::kMillisecond);
+    fill(box, 'A');
+    const auto cut =
+        box.run(box.array->mirrors().split({.names = {"m1"}, .pairs = {}, .read_only = true}));
+    ASSERT_TRUE(cut) << cut.error().describe();
+    fill(box, 'B');
+    ASSERT_TRUE(box.run(box.flush("p")));
+  }
+  rt::Task<> play(Box& box) override {
+    const auto restored = co_await box.array->mirrors().restore({.names = {"m1"}});
+    EXPECT_TRUE(restored) << restored.error().describe();
+  }
+  void check(Box& box) override {
+    const std::string all = box.letters("p", 0, kVolumeBytes);
+    EXPECT_TRUE(all == "A" || all == "B") << all;
+    for (int i = 0; i < 100 && state(box) == Relation::kReverse; ++i)
+      box.pass(100 * rt::kMillisecond);
+    EXPECT_EQ(state(box), Relation::kSplit);
+    EXPECT_EQ(box.letters("p", 0, kVolumeBytes), all);
+    EXPECT_EQ(box.letters("s", 0, kVolumeBytes), "A");
+  }
+
+ private:
+  static Relation state(Box& box) {
+    const auto shown = box.run(box.array->mirrors().show("m1"));
+    return shown ? shown->state : Relation::kSimplex;
+  }
+  static void fill(Box& box, char letter) {
+    ASSERT_TRUE(box.run(box.write("p", 0, kVolumeBytes, letter)));
+  }
+};
+
+TEST(Traces, F28ARestoreHappensWhollyOrNotAtAll) {
+  EXPECT_GT(cut_everywhere<RestoreCutOff>(Ending::kPowerInStore, 2), 3u);
+  EXPECT_GT(cut_everywhere<RestoreCutOff>(Ending::kPower, 1), 3u);
+}
+
+TEST(Traces, F37AfterADeleteInTheMiddleOfACopyTheTargetIsNotOpened) {
+  MirrorBox box(1);
+  box.mirror("m1", "p", "s");
+  ASSERT_TRUE(box.split({"m1"}));
+  for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'B');
+  box.disk("/dev/s").faults.slow = 1;
+  ASSERT_TRUE(box.resync("m1"));
+  ASSERT_EQ(box.info("m1").state, Relation::kCopying);
+  const auto removed = box.run(box.array->mirrors().remove("m1", false));
+  ASSERT_TRUE(removed) << removed.error().describe();
+  box.disk("/dev/s").faults.slow = 0;
+  EXPECT_EQ(box.get("s", 0), "error");
+  box.crash(Ending::kPower);
+  box.start();
+  EXPECT_EQ(box.get("s", 0), "error") << "durably";
+  box.mirror("m1", "p", "s");
+  ASSERT_TRUE(box.split({"m1"}));
+  EXPECT_EQ(box.get("s", 0), "B");
+}
+
+}  // namespace
+}  // namespace duplex::simtest
