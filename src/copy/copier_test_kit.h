@@ -333,7 +333,7 @@ class Pair {
       tracker.add_map(kBits, volume::MapKind::kCopyAway, ChangeMap(size));
       tracker.add_map(kMissing, volume::MapKind::kMissing, ChangeMap(size));
       tracker.set_windows(kBits, &source.own_window(), &leg.window());
-      tracker.set_windows(kMissing, &leg.window(), &source.own_window());
+      tracker.set_windows(kMissing, nullptr, &source.own_window());
       tracker.add_debtor(leg);
       source.set_tracker(tracker);
       source.add_leg(leg);

@@ -336,7 +336,9 @@ rt::Task<> MirrorsImpl::add_leg(Mirror& mirror, volume::ChangeMap bits, volume::
       },
       [&mirror] { mirror.bell.ring(); });
   tracker.set_windows(mirror.bits(), &source.own_window(), &mirror.leg->window());
-  tracker.set_windows(mirror.missing(), &mirror.leg->window(), &source.own_window());
+  // Not held until the target has flushed: the source's own backing has it, and what the target
+  // owes is hot.
+  tracker.set_windows(mirror.missing(), nullptr, &source.own_window());
   tracker.add_debtor(*mirror.leg);
   source.add_leg(*mirror.leg);
   co_await rt::hop(control_);

@@ -71,7 +71,7 @@ class OwnLegTest : public ::testing::Test {
     tracker.add_map(bits, MapKind::kCopyAway, ChangeMap(kSize));
     tracker.add_map(missing, MapKind::kMissing, ChangeMap(kSize));
     tracker.set_windows(bits, &volume.own_window(), &mirror.leg.window());
-    tracker.set_windows(missing, &mirror.leg.window(), &volume.own_window());
+    tracker.set_windows(missing, nullptr, &volume.own_window());
     tracker.add_debtor(mirror.leg);
     volume.add_leg(mirror.leg);
   }

@@ -40,7 +40,7 @@ class TargetLegsTest : public ::testing::Test {
       tracker.add_map(kBits, MapKind::kCopyAway, ChangeMap(kSize));
       tracker.add_map(kMissing, MapKind::kMissing, ChangeMap(kSize));
       tracker.set_windows(kBits, &volume.own_window(), &leg.window());
-      tracker.set_windows(kMissing, &leg.window(), &volume.own_window());
+      tracker.set_windows(kMissing, nullptr, &volume.own_window());
       tracker.add_debtor(leg);
       volume.set_tracker(tracker);
       volume.add_leg(leg);

@@ -86,7 +86,8 @@ class VolumeImpl final : public Volume {
   // Returns when no request uses it any more; nobody keeps the gate closed meanwhile.
   rt::Task<> take_tracker();
   // What the own backing owes: `from` of the maps of bits, `to` of those of missing regions
-  // (Tracker::set_windows()).
+  // (Tracker::set_windows()). Nothing is `from` of a map of missing regions: once the own backing has
+  // flushed what came back, the target may lose it.
   const Window& own_window() const { return own_debtor_.owed; }
   // For a restore's and repair's copies (copy::Copier).
   Debtor& own_debtor() { return own_debtor_; }
