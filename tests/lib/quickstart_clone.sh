@@ -30,7 +30,7 @@ stop_numbers() {
 # Both go on until the clone is gone.
 load_production() {
   start_postgres pg && sql pg 'create table numbered (n int primary key)' || return 1
-  setsid "${as_postgres[@]}" "$pg_bin/pgbench" -h "$dir/pg" -n -c $bench_clients -T 3600 postgres >"$dir/pg/bench" 2>&1 &
+  setsid "${as_postgres[@]}" "$pg_bin/pgbench" -h "$dir/pg" -n -c "$bench_clients" -T 3600 postgres >"$dir/pg/bench" 2>&1 &
   bench_pid=$!
   write_numbers &
   number_writer_pid=$!
@@ -80,7 +80,7 @@ check_cut() {
   local there last acknowledged later rows late
   there=$(sql pg2 'select count(*), coalesce(max(n), 0) from numbered') || return 1
   last=${there#*|}
-  read -r acknowledged later < <(awk -v asked=$asked_us -v success=$success_us '
+  read -r acknowledged later < <(awk -v asked="$asked_us" -v success="$success_us" '
     $3 < asked { before = $1 } $2 > success && !after { after = $1 } END { print before + 0, after + 0 }' "$dir/numbers")
   rows=$(sql pg2 'select count(*) from pgbench_history') || return 1
   late=$(sql pg2 "select count(*) from pgbench_history where mtime > to_timestamp($success_us / 1e6)") || return 1
@@ -96,7 +96,7 @@ check_cut() {
 write_clone() {
   local mine there
   sql pg2 'create table mine as select n from numbered; delete from numbered' &&
-    pgbench pg2 -n -c $bench_clients -T 1 && check_invariant pg2 || return 1
+    pgbench pg2 -n -c "$bench_clients" -T 1 && check_invariant pg2 || return 1
   mine=$(sql pg2 'select count(*) from mine') || return 1
   there=$(sql pg "select to_regclass('mine') is null, count(*) = max(n), count(*) > $mine from numbered") || return 1
   [ "$there" = 't|t|t' ] || { echo "in production: $there"; return 1; }
@@ -116,6 +116,7 @@ check_production() {
   stop_writer
   stop_numbers
   stop_bench
+  rm -f "$dir/pgdata/last-number" "$dir/pgwal/last-number"
   there=$(sql pg 'select count(*) = max(n), max(n) from numbered') || return 1
   [ "${there%|*}" = t ] && [ "${there#*|}" -ge "$(tail -n 1 "$dir/numbers" | cut -d ' ' -f 1)" ] || { echo "$there"; return 1; }
   check_invariant pg && check_checksums pg || return 1
