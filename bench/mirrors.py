@@ -6,7 +6,7 @@
   bench/mirrors.py --part first --tmpfs       4k writes to stretches that are not hot, beside no mirror
   bench/mirrors.py --part hold --tmpfs        splits of 64 mirrors over 64 volumes on two reactors
   bench/mirrors.py --part resync --disk DIR   scattered changes of a 1 TiB volume beside nbdcopy
-  bench/mirrors.py --part restart --disk DIR  kill -9 with 1 TiB, fully mapped and mirrored
+  bench/mirrors.py --part restart --tmpfs     kill -9 with 1 TiB, fully mapped and mirrored
 
 As in bench/nbd.py: everything that is compared runs in one run, round by round (A B C, C B A, ...), on
 the same CPUs; a row has the median of the rounds, and the worst round beside it.
@@ -25,7 +25,7 @@ import time
 
 from measure import fio, machine, median, spread_percent, table
 from nbd import Bench, Case
-from restart import Daemon, verdict
+from restart import EXTENT_BYTES, Daemon, scatter, verdict
 from servers import DEVICE_EXTRA_BYTES, HERE, START_LIMIT_S, TICKS, Array, Build, Duplexd, Qsd, pin, pinned
 import rawnbd
 from dependent import Api
@@ -364,6 +364,7 @@ def percentile(values, part):
 
 
 def part_hold(options):
+    """Splits at one cut and resyncs of all mirrors in turn, under load; the hold as the gates saw it."""
     head = ["load", "splits", "hold median us", "p99 us", "longest us", "command median ms", "longest ms",
             "slowest host write near a split ms", "elsewhere ms", "target", "verdict"]
     rows = []
@@ -372,7 +373,7 @@ def part_hold(options):
         print(layout + "\n")
         with array:
             for number, (name, rate) in enumerate(LOADS):
-                count = options.splits if number == 0 else max(1, options.splits // 5)
+                count = options.splits if number == 0 else max(1, options.splits // 20)
                 with contextlib.closing(Load(folder, array, rate)) as load:
                     holds, stretches = splits(Api(array), count)
                     _, windows = load.stop()
@@ -424,6 +425,7 @@ def nbdcopy(array):
 
 
 def part_resync(options):
+    """The regions lie in a stretch of 4 MiB each, changed on the source; flushed at the end by both."""
     size = options.big << 30
     regions = random.Random(5).sample(range(size // STRETCH_BYTES), CHANGED_REGIONS)
     regions = [stretch * (STRETCH_BYTES // REGION_BYTES) + stretch % 64 for stretch in regions]
@@ -491,7 +493,7 @@ RESTART_HEAD = ["reactors", "ready, median s", "slowest s", "back in SYNC, media
 
 
 def part_restart(options):
-    """Both volumes fully mapped; as many stretches hot at the kill as may be."""
+    """Both volumes mapped by a block in each extent, in random order; 1,024 stretches hot at the kill."""
     size = options.big << 30
     rows = []
     with tempfile.TemporaryDirectory(prefix="duplex-bench-", dir=options.folder) as folder, \
@@ -500,8 +502,14 @@ def part_restart(options):
         for device, name in (("d0", "vol"), ("d1", "copy")):
             array.do("device", "add", array.path(device), "--name", device, "--size",
                      size + size // 1024 + DEVICE_EXTRA_BYTES)
-            array.do("volume", "create", name, "--size", size, "--device", device, "--thick")
-        array.do("mirror", "create", "m", "vol", "copy", "--copy", "none", "--overwrite", "--wait")
+            array.do("volume", "create", name, "--size", size, "--device", device)
+        array.do("mirror", "create", "m", "vol", "copy", "--wait")
+        begin = time.monotonic()
+        scatter(array, size // EXTENT_BYTES)
+        if {row["allocated"] for row in array.do("volume", "list")} != {size}:
+            raise RuntimeError("the volumes are not fully mapped")
+        print(f"{size // EXTENT_BYTES} extents of each volume mapped in {time.monotonic() - begin:.0f} s, RSS "
+              f"then {array.memory_mib()[0]:.0f} MiB\n")
         for reactors in (1, 2):
             rows.append(restarts(array, reactors, options.rounds))
     print(table(RESTART_HEAD, rows))

@@ -14,7 +14,7 @@ import threading
 import time
 
 from database import Database, recover
-from dependent import BLOCK, Api, Neighbour, RoundRobin, Wrong, image
+from dependent import BLOCK, Api, Hog, Neighbour, RoundRobin, Wrong, image
 from duplex import KIB, MIB, Array, connect
 from marks import slow
 from test_lifecycle import expect
@@ -34,6 +34,17 @@ def mirrored(array, count, size="64M"):
     return array
 
 
+def hog(array, count):
+    """Keeps the reactor of v1 busy; v0 lies on the other one."""
+    reactor = {row["name"]: row["reactor"] for row in array.do("volume", "list")}
+    assert reactor["v0"] != reactor["v1"] and count > 1, reactor
+    for name in ("hog0", "hog1"):
+        array.do("volume", "create", name, "--size", "16M")
+        if array.do("volume", "show", name)["reactor"] == reactor["v1"]:
+            return Hog(array, name)
+    raise AssertionError("no volume lies on the reactor of v1")
+
+
 def states(array):
     return {row["name"]: row["state"] for row in array.do("mirror", "list")}
 
@@ -50,16 +61,17 @@ def prefixes(build, splits, count=4):
         chain = RoundRobin(array, [f"v{number}" for number in range(count)])
         chain.start()
         in_the_middle = 0
-        for _ in range(splits):
-            chain.after(dice.randrange(1, 300))
-            least = chain.acknowledged
-            cut = api.split(*dice.sample(mirrors, count), max_hold_ms=HOLD_LIMIT_MS)
-            most = chain.begun
-            expect([m["state"] for m in cut["members"]], ["SPLIT"] * count)
-            chain.after(20)
-            last = chain.judge(targets(array, count, chain.slots * BLOCK), least, most)
-            in_the_middle += least < last
-            api.resync(*mirrors)
+        with hog(array, count):
+            for _ in range(splits):
+                chain.after(dice.randrange(1, 300))
+                least = chain.acknowledged
+                cut = api.split(*dice.sample(mirrors, count), max_hold_ms=HOLD_LIMIT_MS)
+                most = chain.begun
+                expect([m["state"] for m in cut["members"]], ["SPLIT"] * count)
+                chain.after(20)
+                last = chain.judge(targets(array, count, chain.slots * BLOCK), least, most)
+                in_the_middle += least < last
+                api.resync(*mirrors)
         chain.stop()
         assert in_the_middle > splits // 4, "hardly a split met a write: nothing is proven"
         api.split("all")
@@ -90,15 +102,16 @@ def ring_of_writers(build, splits, count=4):
             writer.follow(array, f"v{number - 1 if number else count - 1}", ring[number - 1])
         for writer in ring:
             writer.start()
-        for _ in range(splits):
-            ring[0].after(dice.randrange(1, 100))
-            least = [writer.acknowledged for writer in ring]
-            api.split(*mirrors, max_hold_ms=HOLD_LIMIT_MS)
-            most = [writer.begun for writer in ring]
-            for writer in ring:
-                writer.after(5)
-            judge_ring(ring, targets(array, count, ring[0].slots * BLOCK), least, most)
-            api.resync(*mirrors)
+        with hog(array, count):
+            for _ in range(splits):
+                ring[0].after(dice.randrange(1, 100))
+                least = [writer.acknowledged for writer in ring]
+                api.split(*mirrors, max_hold_ms=HOLD_LIMIT_MS)
+                most = [writer.begun for writer in ring]
+                for writer in ring:
+                    writer.after(5)
+                judge_ring(ring, targets(array, count, ring[0].slots * BLOCK), least, most)
+                api.resync(*mirrors)
         for writer in ring:
             writer.stop()
             assert writer.seen[-1] > splits, "a writer saw nothing of its neighbour"
@@ -372,14 +385,15 @@ def databases(build, splits):
         database = Database(array, "v0", "v1", seed=splits)
         database.start()
         behind = 0
-        for _ in range(splits):
-            database.after(dice.randrange(1, 60))
-            least = database.acknowledged
-            api.split("m0", "m1", max_hold_ms=HOLD_LIMIT_MS)
-            most = database.begun
-            database.after(3)
-            behind += recover(array, "s0", "s1", database, least, most)
-            api.resync("m0", "m1")
+        with hog(array, 2):
+            for _ in range(splits):
+                database.after(dice.randrange(1, 60))
+                least = database.acknowledged
+                api.split("m0", "m1", max_hold_ms=HOLD_LIMIT_MS)
+                most = database.begun
+                database.after(3)
+                behind += recover(array, "s0", "s1", database, least, most)
+                api.resync("m0", "m1")
         database.stop()
         assert behind, "the data never lagged behind the log: nothing was recovered"
         array.check_log()

@@ -8,6 +8,7 @@ Blocks are used again after `slots` writes a volume, so old and new writes of on
 """
 import http.client
 import json
+import multiprocessing
 import socket
 import threading
 import time
@@ -176,6 +177,35 @@ class Neighbour(Writer):
             raise Wrong(f"no prefix of one writer: {last} is there, "
                         f"{[pair for pair in zip(wanted, there) if pair[0] != pair[1]][:3]}")
         return last, self.seen[last]
+
+
+class Hog:
+    """A host that keeps one reactor busy, so that the reactors of a cut hear of it far apart."""
+
+    BYTES, DEPTH = 1 << 20, 8
+
+    def __init__(self, array, volume):
+        self._process = multiprocessing.get_context("fork").Process(
+            target=self._run, args=(array, volume), daemon=True)
+
+    def __enter__(self):
+        self._process.start()
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.join()
+
+    @classmethod
+    def _run(cls, array, volume):
+        import nbd  # pylint: disable=import-outside-toplevel
+        handle, buffer = connect(array, volume), nbd.Buffer.from_bytearray(bytearray(cls.BYTES))
+        while True:
+            while handle.aio_in_flight() < cls.DEPTH:
+                handle.aio_pwrite(buffer, 0)
+            handle.poll(-1)
+            while (cookie := handle.aio_peek_command_completed()) > 0:
+                handle.aio_command_completed(cookie)
 
 
 class Api:
