@@ -52,7 +52,8 @@ VolumeImpl::Route VolumeImpl::route(ByteRange range) const {
 }
 
 // Whole blocks, wherever they are.
-rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::byte> into) {
+rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::byte> into,
+                                               Rescue how) {
   while (!into.empty()) {
     const Route from = route({offset, into.size()});
     const std::span<std::byte> part = into.first(from.length);
@@ -61,6 +62,7 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
     } else {
       Result<void> done = co_await backing_.read(offset, part);
       if (is_missing({offset, part.size()})) continue;  // lost meanwhile
+      if (!done) done = co_await rescue(offset, part, how, std::move(done).error());
       if (!done) co_return done;
     }
     offset += part.size();

@@ -36,6 +36,7 @@ struct VolumeStats {
   uint64_t reads = 0, writes = 0, trims = 0, flushes = 0;
   uint64_t read_bytes = 0, written_bytes = 0;
   uint64_t errors = 0;
+  uint64_t repaired = 0;  // regions that could not be read here and were written again
 };
 
 struct StatusRun {
