@@ -357,6 +357,7 @@ rt::Task<> MirrorsImpl::add_leg(Mirror& mirror, volume::ChangeMap bits, volume::
   tracker.add_debtor(*mirror.leg);
   source.add_leg(*mirror.leg);
   co_await rt::hop(control_);
+  co_await volume::offer_changed(mirror.source, mirror.row.name, mirror.bits(), control_);
 }
 
 // The mirror is in no store (any more).

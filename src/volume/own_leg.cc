@@ -82,6 +82,7 @@ void VolumeImpl::add_leg(TargetLeg& leg) {
 void VolumeImpl::remove_leg(TargetLeg& leg) {
   ASSERT(!leg.is_missing_any());
   std::erase(legs_, &leg);
+  withdraw(leg.bits_id());
 }
 
 void VolumeImpl::set_tracker(Tracker& tracker) {
@@ -102,7 +103,10 @@ void VolumeImpl::record_into(MapId map) {
   recorded_.push_back(map);
 }
 
-void VolumeImpl::stop_recording(MapId map) { std::erase(recorded_, map); }
+void VolumeImpl::stop_recording(MapId map) {
+  std::erase(recorded_, map);
+  withdraw(map);
+}
 
 rt::Task<Result<RangeLock::Held>> VolumeImpl::lock_and_bring_back(ByteRange range) {
   RangeLock::Held lock = co_await locks_.lock(regions_of(range));

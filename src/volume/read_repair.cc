@@ -141,10 +141,10 @@ rt::Task<bool> VolumeImpl::repair_region(ByteRange region) {
     const Readers::Inside stay = leg->stay();
     if (!co_await leg->read(region.offset, buffer.span()) || !still_serves()) co_return false;
   }
-  // Without keeping the leg: what cools for this may wait at a gate that is closed until the leg is
-  // drained.
+  // What was read is right now, whatever becomes of the target. The leg is not kept: what cools for
+  // this may wait at a gate that is closed until the leg is drained.
   const auto use = co_await tracker_->use(region);
-  if (!use || is_missing(region) || !still_serves()) co_return false;
+  if (!use || is_missing(region)) co_return false;
   const Window::Stamp stamp = own_debtor_.owed.stamp();
   uint64_t moved_bytes = 0;
   const Result<void> stored = co_await store_returned(region.offset, buffer.span(), moved_bytes);

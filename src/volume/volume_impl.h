@@ -1,6 +1,7 @@
 // VolumeImpl: one volume. write_path.cc has everything that changes data, target_legs.cc the same
 // with mirrors, own_leg.cc what holds when the own backing fails, copy_path.cc and restore_path.cc
-// the steps of copies, read_repair.cc what holds when it cannot be read, volume_impl.cc the rest.
+// the steps of copies, read_repair.cc what holds when it cannot be read, changed.cc what
+// clients see of change maps, volume_impl.cc the rest.
 //
 // Owner: Volumes. Thread: core(), except where volume.h says "any thread". Ends when Volumes
 // drops it: no client has it open and no request is running.
@@ -58,6 +59,7 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> trim(ByteRange range, bool fua) override;
   rt::Task<Result<void>> flush() override;
   rt::Task<Result<std::vector<StatusRun>>> status(ByteRange range, size_t limit) override;
+  std::vector<ChangedRun> changed(ContextId id, ByteRange range, size_t limit) const override;
   VolumeStats stats() const override;
 
   // What the leg of a mirror above sends here, on its own core: it takes the whole path of this
@@ -95,6 +97,12 @@ class VolumeImpl final : public Volume {
   // volume has legs or not: what the target of a split mirror changes itself.
   void record_into(MapId map);
   void stop_recording(MapId map);
+
+  // What clients may read of a map of the tracker (changed.cc): from now on under this id and no
+  // other; or not at all. A map that nobody records into any more, or whose leg is removed, is
+  // withdrawn by that.
+  ContextId offer(MapId map);
+  void withdraw(MapId map);
 
   // One step of a copy to the target of `leg`: next_copy(leg, from, limit). `root` is the epoch of
   // this volume's root now. kState: the session has ended; another error: of reading here, and
@@ -298,6 +306,12 @@ class VolumeImpl final : public Volume {
   OwnDebtor own_debtor_{*this};
   std::vector<TargetLeg*> legs_;  // of mirrors below
   std::vector<MapId> recorded_;
+  struct Context {
+    uint64_t id;
+    MapId map;
+  };
+  std::vector<Context> contexts_;
+  uint64_t last_context_ = 0;
   Tracker* tracker_ = nullptr;
   uint32_t marked_ = 0;       // requests that use it, or wait for it
   rt::Event marked_left_;     // pulsed when marked_ becomes 0
