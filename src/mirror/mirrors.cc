@@ -326,6 +326,23 @@ rt::Task<Result<Mirror*>> MirrorsImpl::join(meta::MirrorRow row) {
   co_return mirrors_.emplace(id, std::move(mirror)).first->second.get();
 }
 
+// Called on the source core, for each region: told at most once a second.
+std::function<void(ByteRange)> MirrorsImpl::repaired_teller(const Mirror& mirror) {
+  const Event event{.severity = Severity::kWarning,
+                    .code = "region_repaired",
+                    .subject = "volume " + mirror.source_name(),
+                    .text = fmt::format("volume {} could not read a region of its own backing: "
+                                        "volume {} answered, and it was written again",
+                                        mirror.source_name(), mirror.target_name()),
+                    .next = "duplex device list"};
+  return [this, event, &clock = mirror.source.core().clock(),
+          told = std::optional<rt::Micros>()](ByteRange /*region*/) mutable {
+    if (told && clock.now() < *told + rt::kSecond) return;
+    told = clock.now();
+    parts_.events.emit(event);
+  };
+}
+
 rt::Task<> MirrorsImpl::add_leg(Mirror& mirror, volume::ChangeMap bits, volume::ChangeMap missing) {
   volume::VolumeImpl& target = mirror.target.volume();
   co_await rt::hop(mirror.source.core());
@@ -339,7 +356,7 @@ rt::Task<> MirrorsImpl::add_leg(Mirror& mirror, volume::ChangeMap bits, volume::
         mirror.left = std::move(why);
         mirror.bell.ring();
       },
-      [&mirror] { mirror.bell.ring(); });
+      [&mirror] { mirror.bell.ring(); }, repaired_teller(mirror));
   tracker.set_windows(mirror.bits(), &source.own_window(), &mirror.leg->window());
   // Not held until the target has flushed: the source's own backing has it, and what the target
   // owes is hot.
@@ -347,6 +364,7 @@ rt::Task<> MirrorsImpl::add_leg(Mirror& mirror, volume::ChangeMap bits, volume::
   tracker.add_debtor(*mirror.leg);
   source.add_leg(*mirror.leg);
   co_await rt::hop(control_);
+  co_await volume::offer_changed(mirror.source, mirror.row.name, mirror.bits(), control_);
 }
 
 // The mirror is in no store (any more).

@@ -108,6 +108,7 @@ class MirrorsImpl final : public Mirrors {
   rt::Task<Result<void>> make(const CreateMirror& request, const volume::VolumeInfo& source,
                               const volume::VolumeInfo& target);
   rt::Task<Result<Mirror*>> join(meta::MirrorRow row);
+  std::function<void(ByteRange)> repaired_teller(const Mirror& mirror);
   rt::Task<> add_leg(Mirror& mirror, volume::ChangeMap bits, volume::ChangeMap missing);
   rt::Task<> drop(Mirror& mirror);
   rt::Task<bool> flush_source(Mirror& mirror);

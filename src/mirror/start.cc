@@ -74,6 +74,7 @@ rt::Task<Result<void>> MirrorsImpl::bring_back(meta::MirrorRow row,
                                      std::move(behind));
     mirror->target.volume().record_into(mirror->behind());
     co_await rt::hop(control_);
+    co_await volume::offer_changed(mirror->target, mirror->row.name, mirror->behind(), control_);
   }
   co_return Result<void>();
 }

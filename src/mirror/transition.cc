@@ -366,6 +366,8 @@ rt::Task<> Transition::record_downstream(Ledger& ledger) {
 
 // 4. On the source core nothing suspends between the change of the maps and that of the leg.
 rt::Task<> Transition::settle_source() {
+  // Before anything is cleared: who has read these maps until now is told so.
+  co_await volume::offer_changed(mirror_.source, mirror_.row.name, mirror_.bits(), all_.control_);
   co_await rt::hop(mirror_.source.core());
   volume::Tracker& tracker = mirror_.source.tracker();
   const uint64_t bytes = mirror_.source.size_bytes();
@@ -373,6 +375,7 @@ rt::Task<> Transition::settle_source() {
   if (next_missing_) tracker.replace(mirror_.missing(), *std::move(next_missing_));
   if (outcome_.does(Action::kClearMissing)) tracker.replace(mirror_.missing(), ChangeMap(bytes));
   for (Mirror* other : downstream_) other->leg->set_mode(Mode::kSendWhereClear);
+  for (Mirror* other : downstream_) mirror_.source.volume().withdraw(other->bits());
   settle_leg();
   misses_ = mirror_.leg->is_missing_any();
   co_await rt::hop(all_.control_);
@@ -397,6 +400,7 @@ rt::Task<> Transition::settle_target() {
   co_await rt::hop(mirror_.target.core());
   volume::Tracker& tracker = mirror_.target.tracker();
   volume::VolumeImpl& volume = mirror_.target.volume();
+  volume.withdraw(mirror_.behind());
   if (has && !will) {
     volume.stop_recording(mirror_.behind());
     tracker.remove_map(mirror_.behind());
@@ -407,6 +411,10 @@ rt::Task<> Transition::settle_target() {
     tracker.replace(mirror_.behind(), ChangeMap(mirror_.target.size_bytes()));
   }
   co_await rt::hop(all_.control_);
+  if (will)
+    co_await volume::offer_changed(mirror_.target, mirror_.row.name, mirror_.behind(),
+                                   all_.control_);
+  if (has && !will) mirror_.target.drop_context(mirror_.row.name);
   adopt();
 }
 

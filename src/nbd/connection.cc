@@ -27,7 +27,7 @@ Connection::Connection(rt::Core& core, std::unique_ptr<rt::Stream> stream, volum
     : core_(core),
       stream_(std::move(stream)),
       volume_(volume),
-      options_(options),
+      options_(std::move(options)),
       share_(share),
       client_(std::move(client)),
       requests_(core) {

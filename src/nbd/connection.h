@@ -42,6 +42,7 @@ class Connection {
   struct Options {
     bool structured;
     bool allocation;
+    std::vector<volume::ContextId> changed;
     bool read_only;
   };
   Connection(rt::Core& core, std::unique_ptr<rt::Stream> stream, volume::Volume& volume,
@@ -88,6 +89,7 @@ class Connection {
   rt::Task<> serve(Request request, rt::Buffer payload);
   rt::Task<> serve_read(Request request);
   rt::Task<> serve_status(Request request);
+  bool has_contexts() const { return options_.allocation || !options_.changed.empty(); }
   rt::Task<Errno> execute(const Request& request, rt::Buffer payload);
   rt::Task<> refuse(Request request, Errno error);
   rt::Task<> finish(Request request, Errno error);

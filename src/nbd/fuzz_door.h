@@ -19,6 +19,7 @@ class FuzzDoor {
 
   FuzzDoor() {
     set_log_level(LogLevel::kError);
+    exports_.offered = {{"m1", volume::ContextId(4096)}, {"m2", volume::ContextId(65536)}};
     const auto listening =
         sim_.run(box_.control(), server_.listen(*rt::Address::parse("unix:/nbd"), false));
     ASSERT(listening && *listening);

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/bytes.h"
 
 namespace duplex::nbd {
@@ -142,7 +144,7 @@ rt::Task<Handshake::Next> Handshake::export_name(std::vector<std::byte> payload)
   auto opened = opener_(found->name);
   if (!opened) co_return Next::kEnd;
   result_.open = std::move(*opened);
-  result_.allocation = allocation_set_ && allocation_export_ == found->name;
+  take_contexts(found->name);
   ByteWriter out(std::endian::big);
   out.put(result_.open->volume().size_bytes());
   out.put(transmission_flags(result_.open->read_only(), result_.structured));
@@ -214,7 +216,7 @@ rt::Task<Handshake::Next> Handshake::info_or_go(Option option, std::vector<std::
     if (result_.open) exports_.close(std::move(result_.open));
     co_return Next::kEnd;
   }
-  result_.allocation = allocation_set_ && allocation_export_ == found->name;
+  take_contexts(found->name);
   co_return option == Option::kGo ? Next::kTransmission : Next::kOption;
 }
 
@@ -231,7 +233,7 @@ rt::Task<Handshake::Next> Handshake::structured_reply(std::vector<std::byte> pay
 rt::Task<Handshake::Next> Handshake::meta_context(Option option, std::vector<std::byte> payload) {
   const bool set = option == Option::kSetMetaContext;
   // A new SET forgets the one before, whatever comes of it ("SET_META_CONTEXT").
-  if (set) allocation_set_ = false;
+  if (set) chosen_ = {};
   if (set && !result_.structured) {
     co_return co_await refuse(option, OptionReply::kErrInvalid, "negotiate STRUCTURED_REPLY first");
   }
@@ -243,29 +245,60 @@ rt::Task<Handshake::Next> Handshake::meta_context(Option option, std::vector<std
   };
   // Each query takes at least its length word, so the count is bounded by what is there.
   if (!name || !reader.ok() || queries > reader.remaining() / 4) co_return co_await invalid();
-  bool allocation = !set && queries == 0;
+  std::vector<std::string> wanted;
   for (uint32_t i = 0; i < queries; ++i) {
-    const auto query = take_name(reader);
+    auto query = take_name(reader);
     if (!query) co_return co_await invalid();
-    allocation = allocation || *query == kAllocation || (!set && *query == "base:");
+    wanted.push_back(*std::move(query));
   }
   if (reader.remaining() != 0) co_return co_await invalid();
   const auto found = find(*name);
   if (!found)
     co_return co_await refuse(option, OptionReply::kErrUnknown,
                               std::string(found.error().message()));
-  if (allocation) {
-    ByteWriter out(std::endian::big);
-    out.put(set ? kAllocationContext : uint32_t{0});
-    out.put_string(kAllocation);
-    if (!co_await reply(option, OptionReply::kMetaContext, std::move(out.bytes())))
-      co_return Next::kEnd;
-  }
-  if (set) {
-    allocation_set_ = allocation;
-    allocation_export_ = found->name;
-  }
+  if (!co_await answer_queries(option, found->name, wanted)) co_return Next::kEnd;
   co_return co_await reply(option, OptionReply::kAck, {}) ? Next::kOption : Next::kEnd;
+}
+
+// A namespace alone lists what is in it; ours may be chosen so as well. No query lists everything.
+rt::Task<bool> Handshake::answer_queries(Option option, const std::string& volume,
+                                         const std::vector<std::string>& queries) {
+  const bool set = option == Option::kSetMetaContext;
+  const auto asks_for = [&](std::string_view query) {
+    return std::ranges::find(queries, query) != queries.end();
+  };
+  const bool all = !set && queries.empty();
+  Chosen chosen;
+  chosen.export_name = volume;
+  chosen.allocation = all || asks_for(kAllocation) || (!set && asks_for("base:"));
+  if (chosen.allocation && !co_await reply_context(option, kAllocationContext, kAllocation)) {
+    co_return false;
+  }
+  const bool all_changed = all || asks_for("duplex:") || asks_for(kChangedPrefix);
+  const std::vector<volume::ChangedContext> offered = exports_.contexts(volume);
+  for (const volume::ChangedContext& context : offered) {
+    const std::string name = std::string(kChangedPrefix) + context.mirror;
+    if (!all_changed && !asks_for(name)) continue;
+    if (set && chosen.changed.size() == kMaxChangedContexts) break;
+    const auto id = kFirstChangedContext + static_cast<uint32_t>(chosen.changed.size());
+    if (!co_await reply_context(option, id, name)) co_return false;
+    chosen.changed.push_back(context.id);
+  }
+  if (set) chosen_ = std::move(chosen);
+  co_return true;
+}
+
+rt::Task<bool> Handshake::reply_context(Option option, uint32_t id, std::string_view name) {
+  ByteWriter out(std::endian::big);
+  out.put(option == Option::kSetMetaContext ? id : uint32_t{0});
+  out.put_string(name);
+  return reply(option, OptionReply::kMetaContext, std::move(out.bytes()));
+}
+
+void Handshake::take_contexts(const std::string& volume) {
+  const bool is_chosen = chosen_.export_name == volume;
+  result_.allocation = is_chosen && chosen_.allocation;
+  result_.changed = is_chosen ? chosen_.changed : std::vector<volume::ContextId>();
 }
 
 rt::Task<Handshake::Next> Handshake::refuse(Option option, OptionReply error, std::string text) {

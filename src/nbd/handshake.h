@@ -13,7 +13,8 @@
 //   INFO, GO            name, list of infos, nothing else   INFO..., ACK; GO: transmission
 //   STRUCTURED_REPLY    empty                               ACK
 //   LIST_META_CONTEXT   name, queries, nothing else         META_CONTEXT..., ACK
-//   SET_META_CONTEXT    the same, after STRUCTURED_REPLY    META_CONTEXT..., ACK
+//   SET_META_CONTEXT    the same, after STRUCTURED_REPLY    META_CONTEXT..., ACK; what it chose
+//                                                           holds for that export until the next
 //   any other           at most kMaxOptionPayload           ERR_UNSUP
 #pragma once
 
@@ -34,8 +35,9 @@ namespace duplex::nbd {
 struct Negotiated {
   std::unique_ptr<volume::OpenVolume> open;
   bool structured = false;
-  bool allocation = false;          // base:allocation was chosen for this export
-  std::vector<std::byte> received;  // bytes of the transmission phase that are here already
+  bool allocation = false;                 // base:allocation was chosen for this export
+  std::vector<volume::ContextId> changed;  // so were these, in the order of their ids here
+  std::vector<std::byte> received;         // bytes of the transmission phase that are here already
 };
 
 // `structured`: DF means something only then.
@@ -63,6 +65,10 @@ class Handshake {
   rt::Task<Next> info_or_go(Option option, std::vector<std::byte> payload);
   rt::Task<Next> structured_reply(std::vector<std::byte> payload);
   rt::Task<Next> meta_context(Option option, std::vector<std::byte> payload);
+  rt::Task<bool> answer_queries(Option option, const std::string& volume,
+                                const std::vector<std::string>& queries);
+  rt::Task<bool> reply_context(Option option, uint32_t id, std::string_view name);
+  void take_contexts(const std::string& volume);
   rt::Task<Next> refuse(Option option, OptionReply error, std::string text);
   rt::Task<bool> reply(Option option, OptionReply type, std::vector<std::byte> payload);
   Result<volume::VolumeSummary> find(const std::string& name) const;
@@ -71,8 +77,13 @@ class Handshake {
   volume::Exports& exports_;
   Opener opener_;
   Negotiated result_;
-  std::string allocation_export_;  // export the meta context was set for
-  bool allocation_set_ = false;
+  // What SET_META_CONTEXT chose, and for which export.
+  struct Chosen {
+    std::string export_name;
+    bool allocation = false;
+    std::vector<volume::ContextId> changed;
+  };
+  Chosen chosen_;
   bool no_zeroes_ = false;
 };
 

@@ -8,7 +8,8 @@ namespace {
 using namespace duplex;
 using namespace duplex::nbd;
 
-constexpr std::string_view kNames[] = {"db", "", "other", "base:allocation", "base:", "x:y"};
+constexpr std::string_view kNames[] = {"db",    "",    "other",   "base:allocation",
+                                       "base:", "x:y", "duplex:", "duplex:changed/m1"};
 
 void put_text(ByteWriter& out, FuzzInput& input) {
   const std::string_view text = kNames[input.byte() % std::size(kNames)];

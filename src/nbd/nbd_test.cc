@@ -281,6 +281,110 @@ TEST_F(FrontDoor, StructuredRepliesCarryDataErrorsAndStatus) {
   EXPECT_EQ(heard.size(), handshake + 20 + 4 + 8);
 }
 
+// What META_CONTEXT replies name, by id, up to the ACK.
+std::map<std::string, uint32_t> contexts_in(const Bytes& heard, size_t from) {
+  std::map<std::string, uint32_t> found;
+  ByteReader reader(std::span(heard).subspan(from), std::endian::big);
+  while (reader.remaining() >= 20) {
+    reader.take<uint64_t>();
+    reader.take<uint32_t>();
+    const auto type = reader.take<uint32_t>();
+    const auto length = reader.take<uint32_t>();
+    if (type != 4) break;
+    const auto id = reader.take<uint32_t>();
+    found.emplace(reader.take_string(length - 4), id);
+  }
+  return found;
+}
+
+using Contexts = std::map<std::string, uint32_t>;
+
+// Mutations: answer_queries() does not ask the exports; it takes a part of a name for the name.
+TEST_F(FrontDoor, WhatMirrorsOfferIsListedByNameAndByNamespace) {
+  exports.offered = {{"m1", volume::ContextId(7)}, {"m2", volume::ContextId(9)}};
+  const auto listed = [&](const std::vector<std::string>& queries) {
+    return contexts_in(
+        talk(join({client_flags(), option(9, meta_payload("db", queries)), option(2, {})})), 18);
+  };
+  const Contexts both{{"duplex:changed/m1", 0}, {"duplex:changed/m2", 0}};
+  Contexts all = both;
+  all["base:allocation"] = 0;
+  EXPECT_EQ(listed({}), all);
+  EXPECT_EQ(listed({"duplex:"}), both);
+  EXPECT_EQ(listed({"duplex:changed/"}), both);
+  EXPECT_EQ(listed({"base:"}), (Contexts{{"base:allocation", 0}}));
+  EXPECT_EQ(listed({"duplex:changed/m2", "x:y"}), (Contexts{{"duplex:changed/m2", 0}}));
+  EXPECT_EQ(listed({"duplex:changed/m", "duplex:changed/m11", "duplex:chang"}), Contexts());
+}
+
+// Mutation: every context gets the same id.
+TEST_F(FrontDoor, ContextsThatWereSetHaveIdsOfTheirOwnAndAtMostSixteenAreTaken) {
+  exports.offered = {{"m1", volume::ContextId(7)}, {"m2", volume::ContextId(9)}};
+  const auto set = [&](const std::vector<std::string>& queries) {
+    return contexts_in(talk(join({client_flags(), option(8, {}),
+                                  option(10, meta_payload("db", queries)), option(2, {})})),
+                       18 + 20);
+  };
+  EXPECT_EQ(set({"duplex:changed/m2", "base:allocation", "duplex:changed/m2"}),
+            (Contexts{{"base:allocation", 1}, {"duplex:changed/m2", 2}}));
+  EXPECT_EQ(set({"duplex:"}), (Contexts{{"duplex:changed/m1", 2}, {"duplex:changed/m2", 3}}));
+  EXPECT_EQ(set({}), Contexts());
+  exports.offered.clear();
+  for (int i = 0; i < 40; ++i) {
+    exports.offered.push_back({"m" + std::to_string(i), volume::ContextId(5)});
+  }
+  EXPECT_EQ(set({"duplex:"}).size(), 16u);
+}
+
+// Mutations: serve_status() answers the first context alone; every chunk is the last.
+TEST_F(FrontDoor, BlockStatusAnswersEachContextWithAChunkOfItsOwn) {
+  exports.offered = {{"m1", volume::ContextId(4096)}, {"m2", volume::ContextId(60000)}};
+  const auto status = [&](const std::vector<std::string>& queries, uint16_t flags) {
+    const Bytes heard = talk(
+        join({client_flags(), option(8, {}), option(10, meta_payload("db", queries)),
+              option(7, go_payload("db")), request(7, 0, 65536, flags), request(kDisc, 0, 0)}));
+    size_t welcome = 18 + 20 + 20 + 20 + 12 + 20 + 14 + 20;
+    for (const std::string& query : queries) welcome += 20 + 4 + query.size();
+    return Bytes(heard.begin() + static_cast<std::ptrdiff_t>(welcome), heard.end());
+  };
+  const Bytes one = status({"duplex:changed/m2"}, 0);
+  ASSERT_EQ(one.size(), 20u + 4 + 16);
+  EXPECT_EQ(load_be<uint16_t>(one.data() + 4), kChunkDone);
+  EXPECT_EQ(load_be<uint32_t>(one.data() + 20), 2u) << "the first that was chosen";
+  EXPECT_EQ(load_be<uint32_t>(one.data() + 24), 60000u);
+  EXPECT_EQ(load_be<uint32_t>(one.data() + 28), 1u) << "changed";
+  EXPECT_EQ(load_be<uint32_t>(one.data() + 32), 5536u);
+  EXPECT_EQ(load_be<uint32_t>(one.data() + 36), 0u);
+  const Bytes all =
+      status({"base:allocation", "duplex:changed/m1", "duplex:changed/m2"}, kCmdReqOne);
+  ASSERT_EQ(all.size(), 3u * (20 + 4 + 8));
+  for (size_t i = 0; i < 3; ++i) {
+    const std::byte* chunk = all.data() + i * 32;
+    EXPECT_EQ(load_be<uint16_t>(chunk + 4), i == 2 ? kChunkDone : 0);
+    EXPECT_EQ(load_be<uint16_t>(chunk + 6), 5u);
+    EXPECT_EQ(load_be<uint64_t>(chunk + 8), 7u) << "the cookie";
+    EXPECT_EQ(load_be<uint32_t>(chunk + 20), i + 1);
+  }
+  EXPECT_EQ(load_be<uint32_t>(all.data() + 32 + 24), 4096u);
+}
+
+// Mutations: check() wants base:allocation; take_contexts() does not compare the export.
+TEST_F(FrontDoor, ContextsHoldForTheExportTheyWereSetForUntilTheNextSet) {
+  exports.offered = {{"m1", volume::ContextId(4096)}};
+  exports.add("other", 1 << 20, db.core());
+  const Bytes set = option(10, meta_payload("db", {"duplex:changed/m1"}));
+  const auto answer = [&](const Bytes& options, std::string_view name) {
+    const Bytes heard =
+        talk(join({client_flags(), option(8, {}), options, option(7, go_payload(name)),
+                   request(7, 0, 512), request(kDisc, 0, 0)}));
+    // The last reply is a chunk of status, or one of an error.
+    return load_be<uint16_t>(heard.data() + heard.size() - (20 + 4 + 8) + 6) == 5;
+  };
+  EXPECT_TRUE(answer(set, "db"));
+  EXPECT_FALSE(answer(set, "other"));
+  EXPECT_FALSE(answer(join({set, option(10, meta_payload("db", {"x:y"}))}), "db"));
+}
+
 TEST_F(FrontDoor, AWriteLongerThanTheMaximumEndsTheConnection) {
   talk(join({enter(), request(1, 0, (32 << 20) + 1)}));
   EXPECT_TRUE(db.calls.empty());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "base/units.h"
 
@@ -108,10 +109,16 @@ inline constexpr uint32_t kStateHole = 1 << 0;
 inline constexpr uint32_t kStateZero = 1 << 1;
 inline constexpr uint32_t kAllocationContext = 1;  // our id of base:allocation
 
+// Ours: "duplex:changed/MIRROR", its flags and the id of the first one that was chosen.
+inline constexpr std::string_view kChangedPrefix = "duplex:changed/";
+inline constexpr uint32_t kStateChanged = 1 << 0;
+inline constexpr uint32_t kFirstChangedContext = 2;
+
 // Limits of ours. docs/LIMITS.md.
 inline constexpr uint32_t kMaxOptionPayload = 64 * 1024;
 inline constexpr int kMaxOptions = 64;
 inline constexpr uint32_t kMaxRequestBytes = 32 * kMiB;
 inline constexpr size_t kMaxStatusRuns = 1024;
+inline constexpr size_t kMaxChangedContexts = 16;
 
 }  // namespace duplex::nbd

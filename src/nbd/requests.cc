@@ -67,7 +67,7 @@ Errno Connection::check(const Request& request) const {
     case Command::kCache:
       return inside ? Errno::kOk : Errno::kInval;
     case Command::kBlockStatus:
-      return inside && request.length > 0 && options_.allocation ? Errno::kOk : Errno::kInval;
+      return inside && request.length > 0 && has_contexts() ? Errno::kOk : Errno::kInval;
     case Command::kDisconnect:
       break;
   }
@@ -134,24 +134,44 @@ rt::Task<> Connection::serve_read(Request request) {
   ended(std::max<uint64_t>(request.length, kMinCharge));
 }
 
+// One chunk for each context that was chosen: the head of the first stands in the reply, what
+// follows in its body.
 rt::Task<> Connection::serve_status(Request request) {
   const size_t limit = (request.flags & kCmdReqOne) != 0 ? 1 : kMaxStatusRuns;
-  auto runs = co_await volume_.status({request.offset, request.length}, limit);
-  if (!runs || runs->empty()) {
-    co_await finish(request, runs ? Errno::kIo : errno_of(runs.error().code()));
-    co_return;
+  const ByteRange range{request.offset, request.length};
+  std::vector<ByteWriter> bodies;
+  if (options_.allocation) {
+    auto runs = co_await volume_.status(range, limit);
+    if (!runs || runs->empty()) {
+      co_await finish(request, runs ? Errno::kIo : errno_of(runs.error().code()));
+      co_return;
+    }
+    ByteWriter& body = bodies.emplace_back(std::endian::big);
+    body.put(kAllocationContext);
+    for (const volume::StatusRun& run : *runs) {
+      body.put(static_cast<uint32_t>(run.length));
+      body.put((run.hole ? kStateHole : 0) | (run.zero ? kStateZero : 0));
+    }
   }
-  ByteWriter body(std::endian::big);
-  for (const volume::StatusRun& run : *runs) {
-    body.put(static_cast<uint32_t>(run.length));
-    body.put((run.hole ? kStateHole : 0) | (run.zero ? kStateZero : 0));
+  uint32_t id = kFirstChangedContext;
+  for (const volume::ContextId context : options_.changed) {
+    ByteWriter& body = bodies.emplace_back(std::endian::big);
+    body.put(id++);
+    for (const volume::ChangedRun& run : volume_.changed(context, range, limit)) {
+      body.put(static_cast<uint32_t>(run.length));
+      body.put(run.changed ? kStateChanged : 0);
+    }
   }
-  Reply reply;
-  encode_chunk(reply, request, Chunk::kBlockStatus, kChunkDone,
-               static_cast<uint32_t>(4 + body.size()));
-  store_be(reply.head.data() + reply.head_bytes, kAllocationContext);
-  reply.head_bytes += 4;
-  reply.body = body.bytes();
+  Reply reply, next;
+  ByteWriter all(std::endian::big);
+  for (size_t i = 0; i < bodies.size(); ++i) {
+    Reply& head = i == 0 ? reply : next;
+    encode_chunk(head, request, Chunk::kBlockStatus, i + 1 == bodies.size() ? kChunkDone : 0,
+                 static_cast<uint32_t>(bodies[i].size()));
+    if (i > 0) all.put_bytes(std::span(head.head).first(head.head_bytes));
+    all.put_bytes(bodies[i].bytes());
+  }
+  reply.body = all.bytes();
   co_await send(reply);
   ended(kMinCharge);
 }

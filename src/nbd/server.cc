@@ -125,6 +125,7 @@ rt::Task<> Server::transmit(std::unique_ptr<rt::Stream> stream, Negotiated negot
     Connection connection(core, core.net().adopt(std::move(detached)), volume,
                           {.structured = negotiated.structured,
                            .allocation = negotiated.allocation,
+                           .changed = std::move(negotiated.changed),
                            .read_only = negotiated.open->read_only()},
                           shares_[core.index()], client.name);
     co_await rt::hop(control_);

@@ -27,6 +27,15 @@ class FakeVolume final : public volume::Volume {
   uint64_t size_bytes() const override { return data_.size(); }
   rt::Core& core() const override { return core_; }
   volume::VolumeStats stats() const override { return {}; }
+  // What is offered as N has changed in N bytes, then not in as many, and so on.
+  std::vector<volume::ChangedRun> changed(volume::ContextId id, ByteRange range,
+                                          size_t limit) const override {
+    std::vector<volume::ChangedRun> runs;
+    for (uint64_t at = 0; at < range.length && runs.size() < limit; at += id.value()) {
+      runs.push_back({std::min(id.value(), range.length - at), runs.size() % 2 == 0});
+    }
+    return runs;
+  }
   const std::vector<std::byte>& data() const { return data_; }
 
   rt::Task<Result<void>> read(uint64_t offset, std::span<std::byte> into) override {
@@ -82,6 +91,7 @@ class FakeExports final : public volume::Exports {
   size_t opens = 0;
   size_t open_now = 0;
   bool read_only = false;
+  std::vector<volume::ChangedContext> offered;
   std::optional<Error> refusal;
   std::vector<std::function<void()>> disconnects;
 
@@ -95,6 +105,9 @@ class FakeExports final : public volume::Exports {
     const auto it = volumes_.find(name);
     if (it == volumes_.end()) return fail(Code::kNoVolume, "there is no volume " + name);
     return volume::VolumeSummary{it->second->number(), name, it->second->size_bytes(), read_only};
+  }
+  std::vector<volume::ChangedContext> contexts(const std::string& /*name*/) const override {
+    return offered;
   }
   Result<std::unique_ptr<volume::OpenVolume>> open(const std::string& name, std::string /*client*/,
                                                    std::function<void()> disconnect) override {

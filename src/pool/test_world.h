@@ -1,6 +1,6 @@
-// Tests of this room only: disks in memory with a volatile cache, cores that take turns in an
-// order drawn from a seed, a store that keeps its tables in memory and refuses what contradicts
-// them. power_cut() leaves what a machine would find afterwards.
+// For tests of this room, and of volumes on it: disks in memory with a volatile cache, cores that
+// take turns in an order drawn from a seed, a store that keeps its tables in memory and refuses
+// what contradicts them. power_cut() leaves what a machine would find afterwards.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -12,7 +12,7 @@ namespace duplex::volume {
 rt::Task<Result<std::vector<ByteRange>>> VolumeImpl::differing(TargetLeg& leg, ByteRange run) {
   const rt::Buffer here = core_.buffers().get(run.length);
   const rt::Buffer there = core_.buffers().get(run.length);
-  CO_TRY(co_await read_blocks(run.offset, here.span()));
+  CO_TRY(co_await read_blocks(run.offset, here.span(), Rescue::kNever));
   CO_TRY(co_await leg.read(run.offset, there.span()));
   std::vector<ByteRange> regions;
   for (uint64_t at = 0; at < run.length; at += kRegionBytes) {

@@ -52,7 +52,8 @@ rt::Task<Result<VolumeImpl::CopyStep>> VolumeImpl::copy_step(TargetLeg& leg, uin
     sent = co_await leg.zero(leg.admit_copy(), root, run, pool::ZeroMode::kMayUnmap);
   } else {
     const rt::Buffer buffer = core_.buffers().get(run.length);
-    if (Result<void> read = co_await read_blocks(run.offset, buffer.span()); !read) {
+    if (Result<void> read = co_await read_blocks(run.offset, buffer.span(), Rescue::kIsLocked);
+        !read) {
       co_return std::unexpected(std::move(read).error());
     }
     sent = co_await send_copy(leg, root, run.offset, buffer.span(), step.moved_bytes);

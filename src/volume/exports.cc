@@ -31,6 +31,14 @@ Result<VolumeSummary> VolumesImpl::find(const std::string& name) const {
   return summary_of(*entry);
 }
 
+std::vector<ChangedContext> VolumesImpl::contexts(const std::string& name) const {
+  std::vector<ChangedContext> all;
+  const Entry* entry = entry_named(name);
+  if (entry == nullptr || !entry->member) return all;
+  for (const auto& [mirror, id] : entry->member->contexts_) all.push_back({mirror, id});
+  return all;
+}
+
 Result<std::unique_ptr<OpenVolume>> VolumesImpl::open(const std::string& name, std::string client,
                                                       std::function<void()> disconnect) {
   if (stopping_) return fail(Code::kShutdown);

@@ -44,6 +44,7 @@ rt::Task<> VolumesImpl::leave(Member& left, std::string mirror) {
     const rt::Mutex::Held turn = co_await member.turn_.lock();
     if (member.mirrors_.size() == 1) co_await member.close_tracker();
     member.mirrors_.erase(std::ranges::find(member.mirrors_, mirror));
+    member.contexts_.erase(mirror);
   }
   if (member.mirrors_.empty()) member.entry_.member.reset();
 }

@@ -35,10 +35,11 @@
 #include "rt/clock.h"
 #include "rt/task.h"
 #include "rt/world.h"
+#include "volume/tracker.h"
+#include "volume/volume.h"
 
 namespace duplex::volume {
 
-class Tracker;
 class VolumeImpl;
 
 // What a host may do with a volume. A mirror says it of its target.
@@ -92,6 +93,10 @@ class Member {
   // Names of the mirrors that have joined, in order; one stands there once for each join.
   virtual const std::vector<std::string>& mirrors() const = 0;
 
+  // What `mirror` offers of a change map to clients that come from now on, until it leaves.
+  virtual void set_context(std::string mirror, ContextId id) = 0;
+  virtual void drop_context(const std::string& mirror) = 0;
+
   // In order of opening.
   virtual std::vector<Client> clients() const = 0;
   virtual const Access& access() const = 0;
@@ -101,6 +106,11 @@ class Member {
   // the access refuses them. kTimeout, naming those who are still there.
   virtual rt::Task<Result<void>> disconnect() = 0;
 };
+
+// Clients may read `map` of the member's tracker as what `mirror` says has changed; those who read
+// it before are told from now on that everything has (VolumeImpl::offer()). On the control core,
+// where it returns, by way of the volume's.
+rt::Task<> offer_changed(Member& member, std::string mirror, MapId map, rt::Executor& control);
 
 // For verbs that a volume in mirrors refuses: kState, with the command that frees it.
 Error in_mirror(const std::string& volume, const std::vector<std::string>& mirrors);

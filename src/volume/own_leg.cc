@@ -52,7 +52,8 @@ VolumeImpl::Route VolumeImpl::route(ByteRange range) const {
 }
 
 // Whole blocks, wherever they are.
-rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::byte> into) {
+rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::byte> into,
+                                               Rescue how) {
   while (!into.empty()) {
     const Route from = route({offset, into.size()});
     const std::span<std::byte> part = into.first(from.length);
@@ -61,6 +62,7 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
     } else {
       Result<void> done = co_await backing_.read(offset, part);
       if (is_missing({offset, part.size()})) continue;  // lost meanwhile
+      if (!done) done = co_await rescue(offset, part, how, std::move(done).error());
       if (!done) co_return done;
     }
     offset += part.size();
@@ -80,6 +82,7 @@ void VolumeImpl::add_leg(TargetLeg& leg) {
 void VolumeImpl::remove_leg(TargetLeg& leg) {
   ASSERT(!leg.is_missing_any());
   std::erase(legs_, &leg);
+  withdraw(leg.bits_id());
 }
 
 void VolumeImpl::set_tracker(Tracker& tracker) {
@@ -100,7 +103,10 @@ void VolumeImpl::record_into(MapId map) {
   recorded_.push_back(map);
 }
 
-void VolumeImpl::stop_recording(MapId map) { std::erase(recorded_, map); }
+void VolumeImpl::stop_recording(MapId map) {
+  std::erase(recorded_, map);
+  withdraw(map);
+}
 
 rt::Task<Result<RangeLock::Held>> VolumeImpl::lock_and_bring_back(ByteRange range) {
   RangeLock::Held lock = co_await locks_.lock(regions_of(range));

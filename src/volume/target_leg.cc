@@ -23,13 +23,15 @@ class TargetLeg::Sending {
 };
 
 TargetLeg::TargetLeg(Tracker& tracker, MapId bits, MapId missing, VolumeImpl& target,
-                     std::function<void(Error)> left, std::function<void()> became_missing)
+                     std::function<void(Error)> left, std::function<void()> became_missing,
+                     std::function<void(ByteRange)> was_repaired)
     : tracker_(tracker),
       bits_(bits),
       missing_(missing),
       target_(target),
       left_(std::move(left)),
-      became_missing_(std::move(became_missing)) {}
+      became_missing_(std::move(became_missing)),
+      was_repaired_(std::move(was_repaired)) {}
 
 void TargetLeg::set_mode(Mode mode) {
   ASSERT(mode == Mode::kMark || mode_ != Mode::kMark || in_flight_ == 0);
@@ -163,6 +165,20 @@ rt::Task<> TargetLeg::drained() {
 bool TargetLeg::holds(ByteRange range) const {
   return mode_ != Mode::kMark && tracker_.has_map(missing_) && !bits().any(range) &&
          !is_copying(range);
+}
+
+bool TargetLeg::serves_any(ByteRange range) const {
+  const ByteRange wide = range.widened(kRegionBytes);
+  for (uint64_t at = wide.offset; at < wide.end(); at += kRegionBytes) {
+    if (serves({at, 1})) return true;
+  }
+  return false;
+}
+
+void TargetLeg::repaired(ByteRange region) {
+  unchanged_.resize(bits().volume_bytes());
+  unchanged_.set(region);
+  if (was_repaired_) was_repaired_(region);
 }
 
 bool TargetLeg::holds_lost(ByteRange region) const {

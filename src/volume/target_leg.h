@@ -62,9 +62,11 @@ class TargetLeg final : public Debtor {
   // `bits` (kCopyAway) and `missing` (kMissing) are maps of `tracker`, the source's. On this core:
   // `left` is called when the leg leaves, once a session; `became_missing` when the map of missing
   // regions was empty and a write or flush of the source has put something there, not when its
-  // owner does. Neither may suspend or end the leg. Begins in kMark.
+  // owner does; `was_repaired` for each region that this target has saved. None may suspend or end
+  // the leg. Begins in kMark.
   TargetLeg(Tracker& tracker, MapId bits, MapId missing, VolumeImpl& target,
-            std::function<void(Error)> left, std::function<void()> became_missing);
+            std::function<void(Error)> left, std::function<void()> became_missing,
+            std::function<void(ByteRange)> was_repaired = nullptr);
   TargetLeg(const TargetLeg&) = delete;
   TargetLeg& operator=(const TargetLeg&) = delete;
 
@@ -110,6 +112,12 @@ class TargetLeg final : public Debtor {
   }
   // Does the target have what hosts read in all regions of `range`, none of which is missing?
   bool holds(ByteRange range) const;
+  // The same, for a read that the own backing has refused: not of a leg that is armed, whose target
+  // may be past its cut. Of all of `range`; or of any region of it, missing ones left aside.
+  bool serves(ByteRange range) const { return cut_ == kNoCut && holds(range); }
+  bool serves_any(ByteRange range) const;
+  // What this target answered for is written again in the own backing, under its lock.
+  void repaired(ByteRange region);
   // The same after a loss of the own backing: or did its content come from here, with no write
   // since?
   bool holds_lost(ByteRange region) const;
@@ -156,6 +164,7 @@ class TargetLeg final : public Debtor {
   VolumeImpl& target_;
   const std::function<void(Error)> left_;
   const std::function<void()> became_missing_;
+  const std::function<void(ByteRange)> was_repaired_;
   Mode mode_ = Mode::kMark;
   Epoch cut_ = kNoCut;
   size_t slot_ = 0;

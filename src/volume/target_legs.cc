@@ -195,7 +195,7 @@ rt::Task<Result<void>> VolumeImpl::forward_flush() {
 rt::Task<Result<void>> VolumeImpl::forward_read(uint64_t offset, std::span<std::byte> into) {
   rt::Executor& home = rt::Executor::current();
   co_await rt::hop(core_);
-  Result<void> done = co_await read_blocks(offset, into);
+  Result<void> done = co_await read_blocks(offset, into, Rescue::kLocks);
   co_await rt::hop(home);
   co_return done;
 }

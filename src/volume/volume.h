@@ -36,12 +36,21 @@ struct VolumeStats {
   uint64_t reads = 0, writes = 0, trims = 0, flushes = 0;
   uint64_t read_bytes = 0, written_bytes = 0;
   uint64_t errors = 0;
+  uint64_t repaired = 0;  // regions that could not be read here and were written again
 };
 
 struct StatusRun {
   uint64_t length = 0;
   bool hole = false;  // not allocated
   bool zero = false;  // reads as zeroes
+};
+
+// One offer of a change map to clients; never used again while the array runs.
+using ContextId = Tagged<struct ContextIdTag, uint64_t>;
+
+struct ChangedRun {
+  uint64_t length = 0;
+  bool changed = false;
 };
 
 class Volume {
@@ -72,6 +81,10 @@ class Volume {
   // Runs from range.offset on, at most `limit` of them, never beyond the range.
   virtual rt::Task<Result<std::vector<StatusRun>>> status(ByteRange range, size_t limit) = 0;
 
+  // Which regions of the range (not empty) have changed, as the mirror says that offers `id`; at
+  // most `limit` runs, from range.offset on. All of it, when `id` is not offered any more.
+  virtual std::vector<ChangedRun> changed(ContextId id, ByteRange range, size_t limit) const = 0;
+
   virtual VolumeStats stats() const = 0;  // any thread, may be slightly old
 };
 
@@ -91,6 +104,11 @@ struct VolumeSummary {
   bool read_only = false;  // for those who open it now
 };
 
+struct ChangedContext {
+  std::string mirror;
+  ContextId id;
+};
+
 // What the front door sees of the volumes: look up, open, close. Thread: control core.
 class Exports {
  public:
@@ -98,6 +116,8 @@ class Exports {
   virtual std::vector<VolumeSummary> list() const = 0;
   // For NBD_OPT_INFO: opens nothing. kNoVolume.
   virtual Result<VolumeSummary> find(const std::string& name) const = 0;
+  // What its mirrors offer now, by name. None for a volume that does not exist.
+  virtual std::vector<ChangedContext> contexts(const std::string& name) const = 0;
   // `client`: for people ("nbd 127.0.0.1:50312"). `disconnect` is called at most once, on the
   // control core, when an operator wants the client gone; the front door then ends the
   // connection and calls close(). kNoVolume, kState (volume damaged,

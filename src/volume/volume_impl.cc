@@ -40,7 +40,9 @@ rt::Task<Result<void>> VolumeImpl::read(uint64_t offset, std::span<std::byte> in
         done = co_await backing_.read(offset, part);
       // Or lost meanwhile.
       if (is_missing(range)) [[unlikely]]
-        done = co_await read_blocks(offset, part);
+        done = co_await read_blocks(offset, part, Rescue::kLocks);
+      else if (!done) [[unlikely]]
+        done = co_await rescue(offset, part, Rescue::kLocks, std::move(done).error());
     } else {
       done = co_await read_bounced(offset, part);
     }
@@ -55,7 +57,7 @@ rt::Task<Result<void>> VolumeImpl::read_bounced(uint64_t offset, std::span<std::
   const ByteRange part{offset, into.size()};
   const ByteRange blocks = part.widened(kBlockBytes);
   const rt::Buffer bounce = core_.buffers().get(blocks.length);
-  CO_TRY(co_await read_blocks(blocks.offset, bounce.span()));
+  CO_TRY(co_await read_blocks(blocks.offset, bounce.span(), Rescue::kLocks));
   std::memcpy(into.data(), bounce.data() + (part.offset - blocks.offset), into.size());
   co_return Result<void>();
 }
@@ -103,7 +105,8 @@ VolumeStats VolumeImpl::stats() const {
           .flushes = get(counters_.flushes),
           .read_bytes = get(counters_.read_bytes),
           .written_bytes = get(counters_.written_bytes),
-          .errors = get(counters_.errors)};
+          .errors = get(counters_.errors),
+          .repaired = get(counters_.repaired)};
 }
 
 ChangeMap VolumeImpl::mapped() const {

@@ -1,6 +1,7 @@
 // VolumeImpl: one volume. write_path.cc has everything that changes data, target_legs.cc the same
 // with mirrors, own_leg.cc what holds when the own backing fails, copy_path.cc and restore_path.cc
-// the steps of copies, volume_impl.cc the rest.
+// the steps of copies, read_repair.cc what holds when it cannot be read, changed.cc what
+// clients see of change maps, volume_impl.cc the rest.
 //
 // Owner: Volumes. Thread: core(), except where volume.h says "any thread". Ends when Volumes
 // drops it: no client has it open and no request is running.
@@ -58,6 +59,7 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> trim(ByteRange range, bool fua) override;
   rt::Task<Result<void>> flush() override;
   rt::Task<Result<std::vector<StatusRun>>> status(ByteRange range, size_t limit) override;
+  std::vector<ChangedRun> changed(ContextId id, ByteRange range, size_t limit) const override;
   VolumeStats stats() const override;
 
   // What the leg of a mirror above sends here, on its own core: it takes the whole path of this
@@ -98,6 +100,12 @@ class VolumeImpl final : public Volume {
   // volume has legs or not: what the target of a split mirror changes itself.
   void record_into(MapId map);
   void stop_recording(MapId map);
+
+  // What clients may read of a map of the tracker (changed.cc): from now on under this id and no
+  // other; or not at all. A map that nobody records into any more, or whose leg is removed, is
+  // withdrawn by that.
+  ContextId offer(MapId map);
+  void withdraw(MapId map);
 
   // One step of a copy to the target of `leg`: next_copy(leg, from, limit). `root` is the epoch of
   // this volume's root now. kState: the session has ended; another error: of reading here, and
@@ -222,7 +230,13 @@ class VolumeImpl final : public Volume {
   Route route(ByteRange range) const;
   // Whole regions, as far as the volume goes.
   ByteRange regions_of(ByteRange range) const;
-  rt::Task<Result<void>> read_blocks(uint64_t offset, std::span<std::byte> into);
+  // When the own backing cannot be read (read_repair.cc).
+  enum class Rescue : uint8_t {
+    kLocks,     // a target answers, under the range lock, which this takes
+    kIsLocked,  // the caller has the range lock
+    kNever,     // the error is what the caller wants to know
+  };
+  rt::Task<Result<void>> read_blocks(uint64_t offset, std::span<std::byte> into, Rescue how);
   // For a write that has looked under its range lock and given it back. The wider one, with all
   // regions back that can be.
   rt::Task<Result<RangeLock::Held>> lock_and_bring_back(ByteRange range);
@@ -241,6 +255,19 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> write_missing_back();
   rt::Task<Result<void>> flush_own();
   void own_lost();
+
+  // read_repair.cc
+  static constexpr uint32_t kMostRepairs = 4;
+  struct Rescued {
+    uint64_t length;
+    bool from_target;
+  };
+  Route rescuer(ByteRange range, uint64_t tried) const;
+  rt::Task<Result<void>> rescue(uint64_t offset, std::span<std::byte> into, Rescue how, Error why);
+  rt::Task<Result<Rescued>> rescue_part(uint64_t offset, std::span<std::byte> into);
+  void start_repair(ByteRange range);
+  rt::Task<> repair(ByteRange range);
+  rt::Task<bool> repair_region(ByteRange region);
 
   // compare_path.cc
   rt::Task<Result<std::vector<ByteRange>>> differing(TargetLeg& leg, ByteRange run);
@@ -261,7 +288,7 @@ class VolumeImpl final : public Volume {
     using Count = std::atomic<uint64_t>;
     Count reads = 0, writes = 0, trims = 0, flushes = 0;
     Count read_bytes = 0, written_bytes = 0;
-    Count errors = 0;
+    Count errors = 0, repaired = 0;
     // One writer: no locked instruction needed.
     static void add(Count& count, uint64_t amount) {
       count.store(count.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
@@ -285,10 +312,17 @@ class VolumeImpl final : public Volume {
   OwnDebtor own_debtor_{*this};
   std::vector<TargetLeg*> legs_;  // of mirrors below
   std::vector<MapId> recorded_;
+  struct Context {
+    uint64_t id;
+    MapId map;
+  };
+  std::vector<Context> contexts_;
+  uint64_t last_context_ = 0;
   Tracker* tracker_ = nullptr;
   uint32_t marked_ = 0;       // requests that use it, or wait for it
   rt::Event marked_left_;     // pulsed when marked_ becomes 0
   bool loss_untold_ = false;  // something was lost for good, and no FLUSH has failed since
+  uint32_t repairs_ = 0;      // under way
   Readers readers_;
   Counters counters_;
   std::optional<rt::TaskGroup> tasks_;  // what goes to targets

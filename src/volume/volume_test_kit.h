@@ -157,6 +157,7 @@ class FakeBacking final : public pool::Backing {
   bool slow = false;  // every operation takes a few turns
   std::optional<Code> fail_write, fail_read, fail_allocate, fail_zero;
   std::deque<Code> fail_flush;  // one per flush
+  ByteRange unreadable{0, 0};   // until it is written over
   // What happened: "write 0+4096", "zero 0+65536 unmap", "allocate 0+4096", "flush", "read 0+4096".
   std::vector<std::string> log;
   size_t waiting = 0;
@@ -210,6 +211,7 @@ class FakeBacking final : public pool::Backing {
     note("read", {offset, into.size()});
     co_await delay(false);
     if (fail_read) co_return fail(*fail_read);
+    if (unreadable.overlaps({offset, into.size()})) co_return fail(Code::kMediumRead);
     EXPECT_TRUE(range_fits(offset, into.size(), size_)) << "the backing shrank under a read";
     each_sector({offset, into.size()},
                 [&](std::vector<std::byte>* extent, uint64_t in, uint64_t at) {
@@ -235,6 +237,7 @@ class FakeBacking final : public pool::Backing {
       });
     }
     end_change(range);
+    if (!fail_write && range.contains(unreadable)) unreadable = {0, 0};
     if (fail_write) co_return fail(*fail_write);
     co_return Result<void>();
   }
@@ -255,6 +258,7 @@ class FakeBacking final : public pool::Backing {
       }
     }
     end_change(range);
+    if (!fail_zero && range.contains(unreadable)) unreadable = {0, 0};
     if (fail_zero) co_return fail(*fail_zero);
     co_return Result<void>();
   }

@@ -55,6 +55,7 @@ class VolumesImpl final : public Volumes {
 
   std::vector<VolumeSummary> list() const override;
   Result<VolumeSummary> find(const std::string& name) const override;
+  std::vector<ChangedContext> contexts(const std::string& name) const override;
   Result<std::unique_ptr<OpenVolume>> open(const std::string& name, std::string client,
                                            std::function<void()> disconnect) override;
   void close(std::unique_ptr<OpenVolume> open) override;
@@ -147,6 +148,10 @@ class VolumesImpl::Joined final : public Member {
   VolumeImpl& volume() override { return *entry_.volume; }
   Tracker& tracker() override { return *tracker_; }
   const std::vector<std::string>& mirrors() const override { return mirrors_; }
+  void set_context(std::string mirror, ContextId id) override {
+    contexts_.insert_or_assign(std::move(mirror), id);
+  }
+  void drop_context(const std::string& mirror) override { contexts_.erase(mirror); }
   std::vector<Client> clients() const override;
   const Access& access() const override { return access_; }
   void set_access(Access access) override { access_ = std::move(access); }
@@ -161,6 +166,7 @@ class VolumesImpl::Joined final : public Member {
   Entry& entry_;
   rt::Core& control_;
   std::vector<std::string> mirrors_;
+  std::map<std::string, ContextId> contexts_;
   Access access_ = Access::read_write();
   rt::Mutex turn_;
   std::optional<MarksOfVolume> marks_;

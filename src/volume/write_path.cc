@@ -183,10 +183,10 @@ rt::Task<Result<void>> VolumeImpl::write_bounced(uint64_t offset, const std::byt
   const bool first_is_partial = part.offset > blocks.offset;
   const bool last_is_partial = part.end() < blocks.end();
   if (first_is_partial) {
-    CO_TRY(co_await read_blocks(blocks.offset, bytes.first(kBlockBytes)));
+    CO_TRY(co_await read_blocks(blocks.offset, bytes.first(kBlockBytes), Rescue::kIsLocked));
   }
   if (last_is_partial && !(first_is_partial && last == 0)) {
-    CO_TRY(co_await read_blocks(blocks.offset + last, bytes.subspan(last)));
+    CO_TRY(co_await read_blocks(blocks.offset + last, bytes.subspan(last), Rescue::kIsLocked));
   }
   std::byte* into = bytes.data() + (part.offset - blocks.offset);
   if (from != nullptr) {
