@@ -161,6 +161,10 @@ rt::Task<> MirrorScene::restore(size_t index) {
   if (!online) co_await stop_clients_of(one.source);
   const std::optional<Image> image = co_await read_image(one.target, true);
   if (!image) co_return;
+  // A read-only image that is itself restored is no image any more.
+  for (Mirror& above : mirrors_) {
+    if (above.target == one.source) above.frozen.reset();
+  }
   const bool was_known = source.known;
   const Time started = moments_.next();
   const uint32_t write = source.oracle->begin_replace(started, *image);
