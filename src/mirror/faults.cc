@@ -13,7 +13,6 @@ rt::Task<> MirrorsImpl::look(MirrorId id) {
   const Turn turn = co_await turn_.lock();
   Mirror* const mirror = with(id);
   if (mirror == nullptr || stopping_ || mirror->state == Relation::kSimplex) co_return;
-  mirror->look_at.reset();
   co_await rt::hop(mirror->source.core());
   const std::optional<Error> left = std::exchange(mirror->left, std::nullopt);
   const bool misses = mirror->leg->is_missing_any();
@@ -72,6 +71,8 @@ rt::Task<> MirrorsImpl::second_look(MirrorId id) {
   Mirror* mirror = with(id);
   if (mirror == nullptr) co_return;
   if (mirror->look_at) {
+    // Here alone: a bell that rings meanwhile looks, but does not do what was put off.
+    mirror->look_at.reset();
     co_await look(id);
     for (const JobKind kind : {JobKind::kCopy, JobKind::kBack, JobKind::kCompare}) {
       co_await job_done(id, kind);
