@@ -227,7 +227,8 @@ def part_first(options):
                    for kind in (Mirrored, Duplexd)]
         bench = FirstBench(servers, client_cpus, options.rounds, options.seconds)
         for server in servers:
-            fio(pin(client_cpus), "--ioengine=nbd", "--uri=" + server.uri, *FIRST_CASES[-1].words)
+            fio(pin(client_cpus), "--ioengine=nbd", "--uri=" + server.uri, *FIRST_CASES[-1].words,
+                f"--number_ios={FIRST_STRETCHES}")
         bench.run(FIRST_CASES)
         print(table(RATE_HEAD, rate_rows(bench, FIRST_CASES, {})))
 
