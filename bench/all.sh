@@ -29,15 +29,18 @@ part busy 'Disk, busy CPUs' "$here/nbd.py" --disk "$disk" --busy --rounds 3 --on
 part restart 'Restart and memory, 1 TiB in one piece, on a disk' "$here/restart.py" "$disk" --maps thick
 part scattered 'Restart and memory, 1 TiB in 262144 pieces, on tmpfs' "$here/restart.py" /dev/shm \
   --maps scattered
-part mirrors 'Mirrored writes, tmpfs, server and client on one CPU' "$here/mirrors.py" --part path --tmpfs
+part mirrors 'Mirrored writes, tmpfs, server and client on one CPU' "$here/mirrors.py" --part path --tmpfs \
+  --rounds 3
 part pairs 'Mirrored writes, disk, server and client on a CPU each' "$here/mirrors.py" --part path \
-  --disk "$disk"
-part first 'First touches of a mirrored volume, tmpfs' "$here/mirrors.py" --part first --tmpfs
-part firstdisk 'First touches of a mirrored volume, disk' "$here/mirrors.py" --part first --disk "$disk"
+  --disk "$disk" --rounds 3
+part first 'First touches of a mirrored volume, tmpfs' "$here/mirrors.py" --part first --tmpfs \
+  --rounds 3
+part firstdisk 'First touches of a mirrored volume, disk' "$here/mirrors.py" --part first \
+  --disk "$disk" --rounds 3
 part hold 'Splits of 64 mirrors' "$here/mirrors.py" --part hold --tmpfs
-part resync 'Resync, tmpfs' "$here/mirrors.py" --part resync --tmpfs --rounds 3
-part resyncdisk 'Resync, disk' "$here/mirrors.py" --part resync --disk "$disk" --rounds 3
-part mirrored 'Restart and memory, mirrored' "$here/mirrors.py" --part restart --tmpfs --rounds 3
+part resync 'Resync, tmpfs' "$here/mirrors.py" --part resync --tmpfs --rounds 2
+part resyncdisk 'Resync, disk' "$here/mirrors.py" --part resync --disk "$disk" --rounds 2
+part mirrored 'Restart and memory, mirrored' "$here/mirrors.py" --part restart --tmpfs --rounds 2
 for name in tmpfs disk free busy restart scattered \
   mirrors pairs first firstdisk hold resync resyncdisk mirrored; do cat "$out/$name.md" && echo; done >"$out/figures.md"
 echo "$out/figures.md"

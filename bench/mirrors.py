@@ -26,12 +26,12 @@ import time
 from measure import fio, machine, median, spread_percent, table
 from nbd import Bench, Case
 from restart import EXTENT_BYTES, Daemon, scatter, verdict
-from servers import DEVICE_EXTRA_BYTES, HERE, START_LIMIT_S, TICKS, Array, Build, Duplexd, Qsd, pin, pinned
+from servers import DEVICE_EXTRA_BYTES, HERE, START_LIMIT_S, Array, Build, Duplexd, Qsd, pin, pinned
 import rawnbd
 from dependent import Api
 
 TMPFS = "/dev/shm"
-KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+KIB, MIB = 1 << 10, 1 << 20
 BLOCK_BYTES, REGION_BYTES, STRETCH_BYTES = 4 * KIB, 64 * KIB, 4 * MIB
 COPY = "copy"
 READY_LIMIT_S = 120
@@ -276,11 +276,9 @@ class Load:
         self._output = open(os.path.join(self._logs.name, "out"), "w+", encoding="utf-8")
         self._process = subprocess.Popen(words, cwd=self._logs.name, stdin=subprocess.DEVNULL,
                                          stdout=self._output, stderr=self._output)
-        self.begin = time.monotonic()
 
     def stop(self):
-        """(writes a second, windows as (end in ms of the epoch, slowest write in us))."""
-        seconds = time.monotonic() - self.begin
+        """Windows as (end in ms of the epoch, slowest write in us)."""
         self._process.send_signal(2)
         if self._process.wait(timeout=START_LIMIT_S) not in (0, 128):
             raise RuntimeError("fio: " + self._said())
@@ -293,7 +291,7 @@ class Load:
         text = self._said()
         if "error=" in text or "io_u error" in text:
             raise RuntimeError("a host write failed: " + text[-500:])
-        return seconds, windows
+        return windows
 
     def _said(self):
         self._output.seek(0)
@@ -383,7 +381,7 @@ def part_hold(options):
                 count = options.splits if number == 0 else max(1, options.splits // 20)
                 with contextlib.closing(Load(folder, array, rate)) as load:
                     holds, stretches = splits(Api(array), count)
-                    _, windows = load.stop()
+                    windows = load.stop()
                 near, elsewhere = slowest(windows, stretches)
                 took = [end - begin for begin, end in stretches]
                 p99 = percentile(holds, 0.99)
