@@ -277,6 +277,18 @@ class Load:
         self._process = subprocess.Popen(words, cwd=self._logs.name, stdin=subprocess.DEVNULL,
                                          stdout=self._output, stderr=self._output)
 
+    def wait(self, array):
+        """Until each writer writes."""
+        first, end = None, time.monotonic() + START_LIMIT_S
+        while True:
+            writes = [row["stats"]["writes"] for row in array.do("volume", "list") if row["name"][0] == "v"]
+            first = first or writes
+            if all(now > then for now, then in zip(writes, first)):
+                return
+            if time.monotonic() > end:
+                raise RuntimeError("fio does not write: " + self._said())
+            time.sleep(0.1)
+
     def stop(self):
         """Windows as (end in ms of the epoch, slowest write in us)."""
         self._process.send_signal(2)
@@ -380,6 +392,7 @@ def part_hold(options):
             for number, (name, rate) in enumerate(LOADS):
                 count = options.splits if number == 0 else max(1, options.splits // 20)
                 with contextlib.closing(Load(folder, array, rate)) as load:
+                    load.wait(array)
                     holds, stretches = splits(Api(array), count)
                     windows = load.stop()
                 near, elsewhere = slowest(windows, stretches)
