@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/all.sh OUTDIR [DISKDIR]: every figure of docs/FIGURES.md, measured now; at most 12 minutes.
+# bench/all.sh OUTDIR [DISKDIR]: every figure of docs/FIGURES.md, measured now; at most 18 minutes.
 # Leaves one Markdown file for each part in OUTDIR, and figures.md with all of them. The files that
 # are measured lie on tmpfs and in DISKDIR (default: OUTDIR), which must be on a disk with 20 GiB free.
 # Run it on a quiet machine. BUILD names another build folder than build/.
@@ -29,5 +29,18 @@ part busy 'Disk, busy CPUs' "$here/nbd.py" --disk "$disk" --busy --rounds 3 --on
 part restart 'Restart and memory, 1 TiB in one piece, on a disk' "$here/restart.py" "$disk" --maps thick
 part scattered 'Restart and memory, 1 TiB in 262144 pieces, on tmpfs' "$here/restart.py" /dev/shm \
   --maps scattered
-for name in tmpfs disk free busy restart scattered; do cat "$out/$name.md" && echo; done >"$out/figures.md"
+part mirrors 'Mirrored writes, tmpfs, server and client on one CPU' "$here/mirrors.py" --part path --tmpfs \
+  --rounds 3
+part pairs 'Mirrored writes, disk, server and client on a CPU each' "$here/mirrors.py" --part path \
+  --disk "$disk" --rounds 3
+part first 'First touches of a mirrored volume, tmpfs' "$here/mirrors.py" --part first --tmpfs \
+  --rounds 3
+part firstdisk 'First touches of a mirrored volume, disk' "$here/mirrors.py" --part first \
+  --disk "$disk" --rounds 3
+part hold 'Splits of 64 mirrors' "$here/mirrors.py" --part hold --tmpfs
+part resync 'Resync, tmpfs' "$here/mirrors.py" --part resync --tmpfs --rounds 2
+part resyncdisk 'Resync, disk' "$here/mirrors.py" --part resync --disk "$disk" --rounds 2
+part mirrored 'Restart and memory, mirrored' "$here/mirrors.py" --part restart --tmpfs --rounds 2
+for name in tmpfs disk free busy restart scattered \
+  mirrors pairs first firstdisk hold resync resyncdisk mirrored; do cat "$out/$name.md" && echo; done >"$out/figures.md"
 echo "$out/figures.md"

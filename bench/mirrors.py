@@ -26,12 +26,12 @@ import time
 from measure import fio, machine, median, spread_percent, table
 from nbd import Bench, Case
 from restart import EXTENT_BYTES, Daemon, scatter, verdict
-from servers import DEVICE_EXTRA_BYTES, HERE, START_LIMIT_S, TICKS, Array, Build, Duplexd, Qsd, pin, pinned
+from servers import DEVICE_EXTRA_BYTES, HERE, START_LIMIT_S, Array, Build, Duplexd, Qsd, pin, pinned
 import rawnbd
 from dependent import Api
 
 TMPFS = "/dev/shm"
-KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+KIB, MIB = 1 << 10, 1 << 20
 BLOCK_BYTES, REGION_BYTES, STRETCH_BYTES = 4 * KIB, 64 * KIB, 4 * MIB
 COPY = "copy"
 READY_LIMIT_S = 120
@@ -221,25 +221,32 @@ FIRST_CASES = [Case(f"4k write to a cold stretch of 4 MiB, depth {depth}",
 def part_first(options):
     """All extents are mapped: what is measured is the mark, and the cooling of another stretch."""
     server_cpus, client_cpus = options.cpus
-    words = [f"--number_ios={FIRST_STRETCHES}"]
-    cases = [Case(case.name, case.words + words, case.unit) for case in FIRST_CASES]
     with tempfile.TemporaryDirectory(prefix="duplex-bench-", dir=options.folder) as folder, \
             contextlib.ExitStack() as stack:
         servers = [stack.enter_context(kind(folder, FIRST_STRETCHES * STRETCH_BYTES, server_cpus))
                    for kind in (Mirrored, Duplexd)]
         bench = FirstBench(servers, client_cpus, options.rounds, options.seconds)
         for server in servers:
-            fio(pin(client_cpus), "--ioengine=nbd", "--uri=" + server.uri, *cases[-1].words)
-        bench.run(cases)
-        print(table(RATE_HEAD, rate_rows(bench, cases, {})))
+            fio(pin(client_cpus), "--ioengine=nbd", "--uri=" + server.uri, *FIRST_CASES[-1].words,
+                f"--number_ios={FIRST_STRETCHES}")
+        bench.run(FIRST_CASES)
+        print(table(RATE_HEAD, rate_rows(bench, FIRST_CASES, {})))
 
 
 class FirstBench(PathBench):
-    """Each measurement is one pass, however long it takes."""
+    """Each measurement goes on where the one before it ended, so that no stretch is hot again."""
+
+    def __init__(self, *words):
+        super().__init__(*words)
+        self._next = {}
 
     def _one(self, case, server, first_writes):
-        before = server.cpu()
-        result = fio(self._client, "--ioengine=nbd", "--uri=" + server.uri, *case.words)
+        at, before = self._next.get(server.label, 0), server.cpu()
+        result = fio(self._client, "--ioengine=nbd", "--uri=" + server.uri, *case.words,
+                     f"--offset={at * STRETCH_BYTES}", f"--number_ios={FIRST_STRETCHES // 2}",
+                     f"--runtime={2 * self.seconds * 1000:.0f}ms")
+        at += result["ops"]
+        self._next[server.label] = at if at <= FIRST_STRETCHES // 2 else 0
         result["cpu_us"] = (server.cpu() - before) * 1e6 / max(result["ops"], 1)
         if hasattr(server, "check"):
             server.check()
@@ -269,11 +276,21 @@ class Load:
         self._output = open(os.path.join(self._logs.name, "out"), "w+", encoding="utf-8")
         self._process = subprocess.Popen(words, cwd=self._logs.name, stdin=subprocess.DEVNULL,
                                          stdout=self._output, stderr=self._output)
-        self.begin = time.monotonic()
+
+    def wait(self, array):
+        """Until each writer writes."""
+        first, end = None, time.monotonic() + START_LIMIT_S
+        while True:
+            writes = [row["stats"]["writes"] for row in array.do("volume", "list") if row["name"][0] == "v"]
+            first = first or writes
+            if all(now > then for now, then in zip(writes, first)):
+                return
+            if time.monotonic() > end:
+                raise RuntimeError("fio does not write: " + self._said())
+            time.sleep(0.1)
 
     def stop(self):
-        """(writes a second, windows as (end in ms of the epoch, slowest write in us))."""
-        seconds = time.monotonic() - self.begin
+        """Windows as (end in ms of the epoch, slowest write in us)."""
         self._process.send_signal(2)
         if self._process.wait(timeout=START_LIMIT_S) not in (0, 128):
             raise RuntimeError("fio: " + self._said())
@@ -286,7 +303,7 @@ class Load:
         text = self._said()
         if "error=" in text or "io_u error" in text:
             raise RuntimeError("a host write failed: " + text[-500:])
-        return seconds, windows
+        return windows
 
     def _said(self):
         self._output.seek(0)
@@ -375,8 +392,9 @@ def part_hold(options):
             for number, (name, rate) in enumerate(LOADS):
                 count = options.splits if number == 0 else max(1, options.splits // 20)
                 with contextlib.closing(Load(folder, array, rate)) as load:
+                    load.wait(array)
                     holds, stretches = splits(Api(array), count)
-                    _, windows = load.stop()
+                    windows = load.stop()
                 near, elsewhere = slowest(windows, stretches)
                 took = [end - begin for begin, end in stretches]
                 p99 = percentile(holds, 0.99)

@@ -14,7 +14,7 @@ import threading
 import time
 
 from database import Database, recover
-from dependent import BLOCK, Api, Hog, Neighbour, RoundRobin, Wrong, image
+from dependent import BLOCK, Api, Delays, Hog, Neighbour, RoundRobin, Wrong, image
 from duplex import KIB, MIB, Array, connect
 from marks import slow
 from test_lifecycle import expect
@@ -82,8 +82,9 @@ def prefixes(build, splits, count=4):
 def test_item_2_and_5_dependent_writes_leave_a_prefix_on_the_targets(build):
     """Items 2 and 5: ten splits over four volumes on two reactors.
 
-    Mutations seen to fail: the judge is given one target from before the cut, or one from after it
-    (test_the_judges_find_what_they_should); a product whose volumes are cut one after the other.
+    Mutations seen to fail: each reactor cuts and opens its gates at once, the second one told 1 ms
+    later (CutRound::Part::close_gates, CutRound::stamp; the delay alone passes); and the images of
+    test_the_judges_find_what_they_should.
     """
     prefixes(build, 10)
 
@@ -129,7 +130,7 @@ def judge_ring(ring, contents, least, most):
 def test_item_3_writers_that_read_each_other_are_cut_at_one_point(build):
     """Item 3: four writers, each depends on what it has read of the one before it.
 
-    Mutations: as in item 2; and the number seen is from after the cut.
+    Mutations: as in item 2.
     """
     ring_of_writers(build, 10)
 
@@ -185,7 +186,10 @@ def test_the_judges_find_what_they_should(build):
 
 
 def test_item_4_no_write_fails_or_is_held_up_beyond_the_limit(build):
-    """Item 4: members and a volume outside the set, twenty splits and resyncs."""
+    """Item 4: members and a volume outside the set, twenty splits and resyncs.
+
+    Mutations: test_the_judge_of_delays_finds_long_ones.
+    """
     with mirrored(Array(build), 3) as array:
         api = Api(array)
         inside = RoundRobin(array, ["v0", "v1"])
@@ -217,6 +221,27 @@ def judge_delays(inside, outside, stretches):
     assert statistics.median(met) < 3 * statistics.median(others) + 0.002, (
         statistics.median(met), statistics.median(others))
     assert max(met) < max(max(others), HOLD_LIMIT_MS / 1000), max(met)
+
+
+def test_the_judge_of_delays_finds_long_ones(_build):
+    stretches = [(10 * turn, 10 * turn + 0.1) for turn in range(1, 9)]
+
+    def delays(near, elsewhere):
+        made = Delays()
+        for begin, _ in stretches:
+            made.add(begin, begin + near)
+            made.add(begin + 5, begin + 5 + elsewhere)
+        return made
+
+    good = delays(0.001, 0.001)
+    judge_delays(good, good, stretches)
+    for inside, outside in ((delays(0.001, 1.5), good), (good, delays(0.02, 0.001)),
+                            (good, delays(1.5, 0.7))):
+        try:
+            judge_delays(inside, outside, stretches)
+        except AssertionError:
+            continue
+        raise RuntimeError("the judge has seen nothing")
 
 
 def test_item_1_all_mirrors_of_a_command_or_none(build):
@@ -404,8 +429,7 @@ def test_item_19_a_database_over_two_volumes_recovers_after_every_split(build):
     started on the targets, recovers, has every transaction committed before the command, and the
     sum of its accounts is right.
 
-    Mutations: the data of after the split beside the log of it; the log of before it (both in
-    test_a_database_whose_volumes_are_cut_apart_does_not_recover).
+    Mutations: as in item 2; and test_a_database_whose_volumes_are_cut_apart_does_not_recover.
     """
     databases(build, 10)
 
