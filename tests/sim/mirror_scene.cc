@@ -258,6 +258,15 @@ void MirrorScene::on_cache_lost(void* fault) {
   }
 }
 
+// Of a device that was away: what its volumes have not flushed, and those that they were read from
+// meanwhile.
+void MirrorScene::expect_losses(size_t device) {
+  for (const Volume& volume : volumes_) {
+    if (volume.device == device) cuts_.loss(volume.source);
+    volume.oracle->expect_losses();
+  }
+}
+
 void MirrorScene::set_faults(bool on) {
   for (const char* path : kDevicePaths) {
     sim::DiskFile* disk = box_->disk().find(path);

@@ -120,6 +120,7 @@ class MirrorScene {
     size_t device = 0;
   };
   static void on_cache_lost(void* fault);
+  void expect_losses(size_t device);
 
   // mirror_hosts.cc: clients, and what is read at quiet moments
   void start_clients();

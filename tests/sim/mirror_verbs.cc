@@ -229,8 +229,10 @@ rt::Task<> MirrorScene::remove_and_create(size_t index) {
 // A device vanishes for a while, or every operation on it takes long.
 rt::Task<> MirrorScene::trouble_a_device() {
   static constexpr const char* kPaths[] = {"/dev/a", "/dev/b", "/dev/c"};
-  sim::DiskFile* disk = box_->disk().find(kPaths[dice_.below(plan_.devices)]);
+  const size_t device = dice_.below(plan_.devices);
+  sim::DiskFile* disk = box_->disk().find(kPaths[device]);
   const bool gone = dice_.chance(0.5);
+  if (gone) expect_losses(device);
   simulation_.count(gone ? "device away" : "device hangs");
   disk->faults.gone = gone;
   if (!gone) disk->faults.slow = 1;

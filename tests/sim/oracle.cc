@@ -202,11 +202,18 @@ void Oracle::end_read(Time now, Time started, uint64_t first, std::span<const st
     // version that is the one explanation is taken as seen.
     size_t explanations = 0;
     size_t seen = 0;
-    const Time from = settled(sector, started);
-    for (size_t k = 0; k < sector.size(); ++k) {
-      if (sector[k].tag != *tag || !allowed(sector[k], started, from)) continue;
-      ++explanations;
-      seen = k;
+    const auto explain = [&] {
+      const Time from = settled(sector, started);
+      for (size_t k = 0; k < sector.size(); ++k) {
+        if (sector[k].tag != *tag || !allowed(sector[k], started, from)) continue;
+        ++explanations;
+        seen = k;
+      }
+    };
+    explain();
+    if (explanations == 0 && expects_losses_) {
+      cache_lost(now, false);
+      explain();
     }
     if (explanations == 0) {
       violate(fmt::format("sector {} read {}..{} returned tag {:x}, allowed: {}", number, started,

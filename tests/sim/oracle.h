@@ -73,6 +73,10 @@ class Oracle {
   // device that lost its cache.
   void cache_lost(Time now, bool only_device);
 
+  // From now on what is not flushed may be lost without a word from whoever injects faults: a device
+  // that was away counts as one that has lost its cache, with what is written until it has flushed.
+  void expect_losses() { expects_losses_ = true; }
+
   // The first violation, or empty.
   const std::string& violation() const { return violation_; }
   uint64_t sectors() const { return sectors_.size(); }
@@ -124,6 +128,7 @@ class Oracle {
   Time last_loss_ = 0;            // rules 3 and 4
   bool loss_was_power_ = true;
   bool flush_must_fail_ = false;
+  bool expects_losses_ = false;
   std::string violation_;
 };
 
