@@ -107,6 +107,7 @@ rt::Task<> MirrorScene::last_judgement() {
         upstream(mirrors_[i].source) == nullptr)
       co_await restore(i);
   }
+  co_await bring_to_rest(false);
   for (size_t i = 0; i < mirrors_.size(); ++i) {
     if (!mirrors_[i].exists) co_await remove_and_create(i);
   }

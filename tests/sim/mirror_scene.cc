@@ -252,6 +252,12 @@ bool MirrorScene::first_setup() {
 void MirrorScene::on_cache_lost(void* fault) {
   const auto& [scene, device] = *static_cast<DeviceFault*>(fault);
   for (const Volume& volume : scene->volumes_) {
+    // A volume of the same tree may read there what its own backing has not.
+    const bool may_read_there =
+        std::ranges::any_of(scene->volumes_, [&, device = device](const Volume& other) {
+          return other.device == device && other.source == volume.source;
+        });
+    if (may_read_there) volume.oracle->expect_losses();
     if (volume.device != device) continue;
     volume.oracle->cache_lost(scene->moments_.next(), false);
     scene->cuts_.loss(volume.source);
