@@ -254,8 +254,8 @@ void MirrorScene::on_cache_lost(void* fault) {
   for (const Volume& volume : scene->volumes_) {
     // A volume of the same tree may read there what its own backing has not.
     const bool may_read_there =
-        std::ranges::any_of(scene->volumes_, [&, device = device](const Volume& other) {
-          return other.device == device && other.source == volume.source;
+        std::ranges::any_of(scene->volumes_, [&, at = device](const Volume& other) {
+          return other.device == at && other.source == volume.source;
         });
     if (may_read_there) volume.oracle->expect_losses();
     if (volume.device != device) continue;
