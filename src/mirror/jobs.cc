@@ -143,9 +143,17 @@ void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
   job->id = opened.id;
   mirror.job(kind) = job;
   tasks_->spawn(run_job(mirror.row.id, kind, job,
-                       {.pointer = kind == JobKind::kCopy ? mirror.row.progress_bytes : 0,
-                        .rate = opened.rate,
-                        .is_paused = opened.is_paused}));
+                        {.pointer = kind == JobKind::kCopy ? mirror.row.progress_bytes : 0,
+                         .rate = opened.rate,
+                         .is_paused = opened.is_paused}));
+}
+
+// One whose end nobody has followed yet goes on.
+void MirrorsImpl::copy_again(Mirror& mirror) {
+  auto& ended = mirror.done_jobs[static_cast<size_t>(JobKind::kCopy)];
+  if (ended) parts_.jobs.close(ended->id, JobDesk::End::kStopped, {}, ended->last);
+  ended.reset();
+  start_job(mirror, JobKind::kCopy);
 }
 
 // The mirror stays while it has a job.

@@ -124,6 +124,7 @@ class MirrorsImpl final : public Mirrors {
 
   // jobs.cc
   void start_job(Mirror& mirror, JobKind kind);
+  void copy_again(Mirror& mirror);
   rt::Task<> run_job(MirrorId id, JobKind kind, std::shared_ptr<Mirror::Running> job,
                      copy::Copier::Start start);
   // Ends what does not fit the state that follows; within kMostWait.

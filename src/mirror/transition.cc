@@ -91,6 +91,9 @@ rt::Task<Result<void>> Transition::run() {
     co_await settle_target();
   }
   co_await open_gates();
+  if (!done) {
+    for (Mirror* other : stopped_) all_.start_job(*other, JobKind::kCopy);
+  }
   co_return done;
 }
 
@@ -103,11 +106,24 @@ rt::Task<Result<void>> Transition::prepare() {
                    "duplex device list");
   }
   CO_TRY(co_await all_.end_jobs_for(mirror_, outcome_, to_));
+  if (outcome_.does(Action::kMissingDownstream)) CO_TRY(co_await stop_downstream());
   if (begins_) {
     CO_TRY(co_await close_gate(mirror_.source, quiet_.source));
     CO_TRY(co_await wait_for(drain_leg(mirror_, all_.control_)));
   }
   for (const Action action : outcome_.actions()) CO_TRY(co_await do_now(action));
+  co_return Result<void>();
+}
+
+// A copy beside a restore gets bits for what is restored before readers find it. Until then it
+// would read what P had before, and take the bits for done. Before the gates: a step may wait for
+// them.
+rt::Task<Result<void>> Transition::stop_downstream() {
+  for (Mirror* other : all_.below(mirror_.source.number())) {
+    if (other == &mirror_ || other->state != Relation::kCopying) continue;
+    stopped_.push_back(other);
+    CO_TRY(co_await all_.end_job(*other, JobKind::kCopy, JobDesk::End::kStopped));
+  }
   co_return Result<void>();
 }
 
@@ -375,6 +391,10 @@ rt::Task<> Transition::settle_source() {
   if (next_missing_) tracker.replace(mirror_.missing(), *std::move(next_missing_));
   if (outcome_.does(Action::kClearMissing)) tracker.replace(mirror_.missing(), ChangeMap(bytes));
   for (Mirror* other : downstream_) other->leg->set_mode(Mode::kSendWhereClear);
+  // Its copy had ended when it got bits, and SYNC is not in its row yet.
+  for (Mirror* other : stopped_) {
+    if (other->leg->mode() == Mode::kSend) other->leg->set_mode(Mode::kSendWhereClear);
+  }
   for (Mirror* other : downstream_) mirror_.source.volume().withdraw(other->bits());
   settle_leg();
   misses_ = mirror_.leg->is_missing_any();
@@ -431,6 +451,7 @@ void Transition::adopt() {
     other->state = Relation::kCopying;
     all_.start_job(*other, JobKind::kCopy);
   }
+  for (Mirror* other : stopped_) all_.copy_again(*other);
   for (const Action action : outcome_.actions()) {
     if (action == Action::kStartCopy) all_.start_job(mirror_, JobKind::kCopy);
     if (action == Action::kStartRestore) all_.start_job(mirror_, JobKind::kBack);

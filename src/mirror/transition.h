@@ -55,6 +55,7 @@ class Transition {
   struct Quiet {
     std::optional<volume::Gate::Closer> source, target;  // of their cores
   };
+  rt::Task<Result<void>> stop_downstream();
   rt::Task<Result<void>> wait_for(rt::Task<Result<void>> task);
   rt::Task<Result<void>> close_gate(volume::Member& member,
                                     std::optional<volume::Gate::Closer>& closer);
@@ -83,6 +84,7 @@ class Transition {
   Quiet quiet_;
   std::optional<volume::ChangeMap> next_missing_;  // of a restore
   std::vector<Mirror*> downstream_;                // SYNC before, COPYING by a restore
+  std::vector<Mirror*> stopped_;                   // their copies: COPYING before and after it
   bool misses_ = false;                            // as it was settled
   meta::MirrorRow next_row_;
 };

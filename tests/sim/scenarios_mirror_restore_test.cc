@@ -96,6 +96,25 @@ TEST(Traces, F4ARestoreIsCopiedToTheOtherMirrorsOfItsSource) {
   }
 }
 
+// The copy to t ends somewhere in the restore. Mutations: Transition::stop_downstream() returns at
+// once; settle_source() leaves the mode of a leg alone whose copy had ended.
+TEST(Traces, F4ARestoreBesideACopyReachesTheTargetOfTheCopy) {
+  int beside = 0;
+  for (uint64_t seed = 1; seed <= 150; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    make_backup(box);
+    ASSERT_TRUE(box.create("m2", "p", "t"));
+    box.pass(seed * 3);
+    if (box.info("m2").state == Relation::kCopying) ++beside;
+    ASSERT_TRUE(box.restore("m1"));
+    box.await("m2", Relation::kSync);
+    ASSERT_TRUE(box.split({"m2"}));
+    for (uint64_t region = 0; region < 16; ++region) ASSERT_EQ(box.get("t", region), "A");
+  }
+  EXPECT_GT(beside, 20) << "the copies were too fast for this trace";
+}
+
 // Twice, from two backups: what the first one brought must not stay anywhere.
 TEST(Traces, F4ASecondRestoreFromElsewhereReplacesTheFirst) {
   for (uint64_t seed = 1; seed <= 10; ++seed) {
