@@ -264,5 +264,27 @@ TEST(Traces, F4ARestoreEndsWhatIsMissingAtAnotherTarget) {
   }
 }
 
+// A cancel ends the job first; then the source cannot be flushed, and the restore stays what it is.
+// Mutation: MirrorsImpl::watch() without `restores`: it stays REVERSE, and nobody moves anything.
+TEST(Traces, F4ARestoreGoesOnWhenItsCancelHasFailed) {
+  MirrorBox box(1);
+  box.mirror("m1", "p", "s");
+  box.put("p", 4, 'A');
+  ASSERT_TRUE(box.split({"m1"}, true));
+  box.put("p", 4, 'B');
+  box.disk("/dev/s").faults.read_error = 1;
+  ASSERT_TRUE(box.restore("m1"));
+  box.put("p", 15, 'C');
+  box.disk("/dev/p").faults.flush_error = 1;
+  const auto job = box.array->jobs().number_of("m1");
+  ASSERT_TRUE(job);
+  EXPECT_FALSE(box.run(box.array->jobs().cancel(*job, true)));
+  EXPECT_EQ(box.info("m1").state, Relation::kReverse);
+  box.disk("/dev/p").faults.flush_error = 0;
+  box.disk("/dev/s").faults.read_error = 0;
+  box.await("m1", Relation::kSplit);
+  EXPECT_EQ(box.get("p", 4), "A");
+}
+
 }  // namespace
 }  // namespace duplex::simtest
