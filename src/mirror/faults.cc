@@ -48,7 +48,8 @@ rt::Task<> MirrorsImpl::lost(Mirror& mirror, const Error& why) {
        "it goes on by itself when the target answers; duplex mirror show " + mirror.row.name);
 }
 
-// Once a second: what was put off, and targets that may be back.
+// Once a second: what was put off, targets that may be back, and copies that a verb has ended
+// before it failed itself.
 rt::Task<> MirrorsImpl::watch() {
   while (!stopping_) {
     co_await stop_.wait_until(control_.clock(), control_.clock().now() + kFirstRetry);
@@ -58,7 +59,9 @@ rt::Task<> MirrorsImpl::watch() {
       const bool tries = mirror->state == Relation::kSuspended &&
                          mirror->reason() == Reason::kFault && now >= mirror->retry_at;
       const bool copies = mirror->state == Relation::kCopying && !mirror->has_job(JobKind::kCopy);
-      if (tries || copies || (mirror->look_at && now >= *mirror->look_at)) due.push_back(id);
+      const bool restores = mirror->state == Relation::kReverse && !mirror->has_job(JobKind::kBack);
+      if (tries || copies || restores || (mirror->look_at && now >= *mirror->look_at))
+        due.push_back(id);
     }
     for (const MirrorId id : due) {
       if (stopping_) break;
@@ -84,6 +87,7 @@ rt::Task<> MirrorsImpl::second_look(MirrorId id) {
   if (mirror->state == Relation::kCopying && !mirror->has_job(JobKind::kCopy)) {
     start_job(*mirror, JobKind::kCopy);
   }
+  if (mirror->state == Relation::kReverse) start_job(*mirror, JobKind::kBack);
   if (mirror->state != Relation::kSuspended || mirror->has_job(JobKind::kCopy)) co_return;
   if (mirror->reason() != Reason::kFault || control_.clock().now() < mirror->retry_at) co_return;
   co_await try_again(*mirror);

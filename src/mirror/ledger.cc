@@ -33,9 +33,9 @@ Uuid Ledger::content_of(const volume::Member& volume) const {
   return volume.row().content_id;
 }
 
-rt::Task<> Ledger::add_map(volume::Member& of, volume::MapId id) {
+rt::Task<> Ledger::add_map(volume::Member& of, volume::MapId id, const volume::ChangeMap* but) {
   co_await rt::hop(of.core());
-  volume::Tracker::Whole whole = of.tracker().whole(id);
+  volume::Tracker::Whole whole = of.tracker().whole(id, but);
   co_await rt::hop(control_);
   std::vector<meta::ExtentWord> words;
   words.reserve(whole.words.size());

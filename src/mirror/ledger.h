@@ -34,8 +34,8 @@ class Ledger {
   bool is_consistent(const volume::Member& volume) const;
   Uuid content_of(const volume::Member& volume) const;
 
-  // A map as its tracker has it now, on disk from now on.
-  rt::Task<> add_map(volume::Member& of, volume::MapId id);
+  // A map as its tracker has it now, on disk from now on. `but`: without these regions.
+  rt::Task<> add_map(volume::Member& of, volume::MapId id, const volume::ChangeMap* but = nullptr);
   // A map as it will be.
   void add_map(volume::MapId id, const volume::ChangeMap& words);
   void drop_map(volume::MapId id);

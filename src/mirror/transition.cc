@@ -357,19 +357,25 @@ rt::Task<> Transition::record_maps(Ledger& ledger) {
 }
 
 // What readers of P see changes with this transaction: to everybody P is copied to, and to the map
-// of a mirror above that is split, the regions have been written.
+// of a mirror above that is split, the regions have been written. What only another target had of
+// them is overwritten: a region is missing at one leg at most, and that is the one restored from.
 rt::Task<> Transition::record_downstream(Ledger& ledger) {
   co_await rt::hop(mirror_.source.core());
   volume::Tracker& tracker = mirror_.source.tracker();
   std::vector<volume::MapId> maps;
   for (Mirror* other : all_.below(mirror_.source.number())) {
-    if (other != &mirror_) maps.push_back(other->bits());
+    if (other == &mirror_) continue;
+    maps.push_back(other->bits());
+    overwritten_.push_back(other->missing());
   }
   const Mirror* above = all_.upstream_of(mirror_.source.number());
   if (above != nullptr && tracker.has_map(above->behind())) maps.push_back(above->behind());
   for (const volume::MapId map : maps) add_words(tracker, map, *next_missing_);
   co_await rt::hop(all_.control_);
   for (const volume::MapId map : maps) co_await ledger.add_map(mirror_.source, map);
+  for (const volume::MapId map : overwritten_) {
+    co_await ledger.add_map(mirror_.source, map, &*next_missing_);
+  }
   for (Mirror* other : all_.below(mirror_.source.number())) {
     if (other == &mirror_ || other->state != Relation::kSync) continue;
     downstream_.push_back(other);
@@ -388,6 +394,7 @@ rt::Task<> Transition::settle_source() {
   volume::Tracker& tracker = mirror_.source.tracker();
   const uint64_t bytes = mirror_.source.size_bytes();
   if (outcome_.does(Action::kClearMaps)) tracker.replace(mirror_.bits(), ChangeMap(bytes));
+  for (const volume::MapId map : overwritten_) tracker.drop(map, *next_missing_);
   if (next_missing_) tracker.replace(mirror_.missing(), *std::move(next_missing_));
   if (outcome_.does(Action::kClearMissing)) tracker.replace(mirror_.missing(), ChangeMap(bytes));
   for (Mirror* other : downstream_) other->leg->set_mode(Mode::kSendWhereClear);

@@ -85,6 +85,7 @@ class Transition {
   std::optional<volume::ChangeMap> next_missing_;  // of a restore
   std::vector<Mirror*> downstream_;                // SYNC before, COPYING by a restore
   std::vector<Mirror*> stopped_;                   // their copies: COPYING before and after it
+  std::vector<volume::MapId> overwritten_;         // of missing regions, by a restore
   bool misses_ = false;                            // as it was settled
   meta::MirrorRow next_row_;
 };

@@ -93,6 +93,21 @@ void Tracker::replace(MapId id, ChangeMap next) {
   changed(map);
 }
 
+void Tracker::drop(MapId id, const ChangeMap& regions) {
+  Map& map = at(id);
+  ASSERT(map.copying.empty());
+  for (auto word = regions.next_word(HotExtent(0)); word;
+       word = regions.next_word(HotExtent(word->stretch.value() + 1))) {
+    const HotExtent stretch = word->stretch;
+    const uint64_t set = map.map.word(stretch), cleared = map.cleared.word(stretch);
+    if (((set | cleared) & word->regions) == 0) continue;
+    map.map.set_word(stretch, set & ~word->regions);
+    map.cleared.set_word(stretch, cleared & ~word->regions);
+    map.pending.set(pending_place(stretch));
+  }
+  changed(map);
+}
+
 void Tracker::set_windows(MapId id, const Window* from, const Window* to) {
   at(id).from = from;
   at(id).to = to;
@@ -328,7 +343,7 @@ rt::Task<> Tracker::record_turn() {
   while (wholes_ > 0) co_await wholes_ended_.wait();
 }
 
-Tracker::Whole Tracker::whole(MapId id) {
+Tracker::Whole Tracker::whole(MapId id, const ChangeMap* but) {
   Map& map = at(id);
   ++wholes_;
   Whole whole{.map = id, .flight = ++last_flight_, .words = {}};
@@ -339,7 +354,8 @@ Tracker::Whole Tracker::whole(MapId id) {
     const HotExtent none(~uint64_t{0});
     const HotExtent stretch =
         std::min(set ? set->stretch : none, cleared ? cleared->stretch : none);
-    if (const uint64_t word = word_for_disk(map, stretch); word != 0) {
+    const uint64_t out = but != nullptr ? but->word(stretch) : 0;
+    if (const uint64_t word = word_for_disk(map, stretch) & ~out; word != 0) {
       whole.words.push_back({stretch, word});
     }
     from = HotExtent(stretch.value() + 1);

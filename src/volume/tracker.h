@@ -158,11 +158,15 @@ class Tracker final : private MarkSink {
     uint64_t flight = 0;
     std::vector<ChangeMap::Word> words;  // not 0, in order; all others are 0
   };
-  Whole whole(MapId id);
+  // `but`: without these regions, which drop() takes out of the map once that is durable.
+  Whole whole(MapId id, const ChangeMap* but = nullptr);
   void ended(const Whole& whole, bool is_durable);
 
   // The map is this from now on; what differs is pending. No copy of its regions is under way.
   void replace(MapId id, ChangeMap next);
+  // These regions are in the map no more, and nothing holds them on disk: what the copies of them
+  // were of has been overwritten. No copy of them is under way.
+  void drop(MapId id, const ChangeMap& regions);
 
  private:
   // A record under way, and the stretches it may hold. One that has ended stays behind those

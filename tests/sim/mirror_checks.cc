@@ -92,6 +92,8 @@ rt::Task<> MirrorScene::compare_frozen(const Mirror& one) {
 
 rt::Task<> MirrorScene::quiet() {
   co_await bring_to_rest(false);
+  co_await flush_all();
+  co_await bring_to_rest(false);
   co_await refresh();
   co_await read_points();
   co_await compare_sides();

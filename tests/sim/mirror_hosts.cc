@@ -190,4 +190,22 @@ rt::Task<> MirrorScene::settle_roots() {
   }
 }
 
+// A cache that was lost with the flush of one volume held writes of others, too: each of them
+// learns so at its own next FLUSH and no earlier, and until then its own backing may be older than
+// its targets. So sides are compared after one of each: a target is flushed with its source.
+rt::Task<> MirrorScene::flush_all() {
+  for (const Volume& volume : volumes_) {
+    DirectHost host(array_->volumes(), box_->control());
+    if (!co_await host.open(volume.name)) continue;
+    if (!host.is_read_only()) {
+      const Time issued = moments_.next();
+      volume.oracle->begin_flush(issued);
+      co_await rt::hop(host.core());
+      const Outcome outcome = co_await host.flush();
+      volume.oracle->end_flush(moments_.next(), issued, outcome == Outcome::kDone);
+    }
+    co_await host.close();
+  }
+}
+
 }  // namespace duplex::simtest

@@ -135,6 +135,7 @@ class MirrorScene {
   rt::Task<> dependent_writer(Client* client, uint64_t seed);
   rt::Task<std::optional<Image>> read_image(size_t volume, bool is_judged);
   rt::Task<> settle_roots();
+  rt::Task<> flush_all();
   bool is_served(size_t volume) const;
   const Mirror* upstream(size_t volume) const;
 

@@ -250,5 +250,60 @@ TEST(Traces, F37AfterADeleteInTheMiddleOfACopyTheTargetIsNotOpened) {
   EXPECT_EQ(box.get("s", 0), "B");
 }
 
+// What p lacks s alone has, when t's image comes back over it: what s has is overwritten, too.
+// Mutation: Transition::settle_source() without Tracker::drop(): p reads C.
+// Mutation: record_downstream() records the map of the other mirror whole: C after the power cut.
+TEST(Traces, F4ARestoreEndsWhatIsMissingAtAnotherTarget) {
+  for (const bool is_cut : {false, true}) {
+    SCOPED_TRACE(is_cut);
+    MirrorBox box(1);
+    box.mirror("m1", "p", "s");
+    box.mirror("m2", "p", "t");
+    for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'A');
+    ASSERT_TRUE(box.split({"m2"}));
+    box.put("p", 3, 'B');
+    box.disk("/dev/p").faults.write_error = 1;
+    box.put("p", 3, 'C');
+    box.put("p", 5, 'D');
+    ASSERT_EQ(box.info("m1").missing_bytes, 2 * kRegionBytes);
+    ASSERT_TRUE(box.run(box.flush("p")));
+    ASSERT_TRUE(box.restore("m2"));
+    EXPECT_EQ(box.info("m1").missing_bytes, 0u);
+    EXPECT_EQ(box.get("p", 3), "A");
+    EXPECT_EQ(box.get("p", 5), "A");
+    if (is_cut) box.crash(Ending::kPower);
+    box.disk("/dev/p").faults.write_error = 0;
+    if (is_cut) box.start();
+    EXPECT_EQ(box.get("p", 3), "A");
+    box.await("m2", Relation::kSplit);
+    box.await("m1", Relation::kSync);
+    EXPECT_EQ(box.get("p", 3), "A");
+    EXPECT_EQ(box.get("p", 5), "A");
+    EXPECT_TRUE(box.is_equal("p", "s"));
+  }
+}
+
+// A cancel ends the job first; then the source cannot be flushed, and the restore stays what it is.
+// Mutation: MirrorsImpl::watch() without `restores`: it stays REVERSE, and nobody moves anything.
+TEST(Traces, F4ARestoreGoesOnWhenItsCancelHasFailed) {
+  MirrorBox box(1);
+  box.mirror("m1", "p", "s");
+  box.put("p", 4, 'A');
+  ASSERT_TRUE(box.split({"m1"}, true));
+  box.put("p", 4, 'B');
+  box.disk("/dev/s").faults.read_error = 1;
+  ASSERT_TRUE(box.restore("m1"));
+  box.put("p", 15, 'C');
+  box.disk("/dev/p").faults.flush_error = 1;
+  const auto job = box.array->jobs().number_of("m1");
+  ASSERT_TRUE(job);
+  EXPECT_FALSE(box.run(box.array->jobs().cancel(*job, true)));
+  EXPECT_EQ(box.info("m1").state, Relation::kReverse);
+  box.disk("/dev/p").faults.flush_error = 0;
+  box.disk("/dev/s").faults.read_error = 0;
+  box.await("m1", Relation::kSplit);
+  EXPECT_EQ(box.get("p", 4), "A");
+}
+
 }  // namespace
 }  // namespace duplex::simtest
