@@ -245,9 +245,13 @@ rt::Task<Result<void>> VolumeImpl::write_missing_back() {
 }
 
 // A flush that fails has lost what no flush covered. Where targets have all of it, nothing is lost.
+// Another one that is under way then has not saved it, though it succeeds: a region that came back
+// is missing again, and what was written there since is read no more.
 rt::Task<Result<void>> VolumeImpl::flush_own() {
+  const uint64_t losses = own_debtor_.losses;
   Result<void> flushed = co_await tracker_->flush(own_debtor_);
-  if (!flushed && own_debtor_.is_all_held) co_return Result<void>();
+  if (own_debtor_.losses == losses) co_return Result<void>();
+  if (flushed) co_return fail(Code::kFlushLost);
   co_return flushed;
 }
 
@@ -265,7 +269,7 @@ void VolumeImpl::OwnDebtor::lost(const Error& /*why*/) { volume_.own_lost(); }
 // lost; but what the own backing has there now may be older than what came back, and that may have
 // been flushed long ago, at the target. So it is missing there again.
 void VolumeImpl::own_lost() {
-  own_debtor_.is_all_held = true;
+  bool is_all_held = true;
   std::vector<ChangeMap::Word> returned;
   own_debtor_.returned.lose(
       [&](HotExtent stretch, uint64_t regions) { returned.push_back({stretch, regions}); });
@@ -287,7 +291,7 @@ void VolumeImpl::own_lost() {
         (*holder)->set_missing(stretch, bit);
         return;
       }
-      own_debtor_.is_all_held = false;
+      is_all_held = false;
       const auto origin =
           std::ranges::find_if(legs_, [&](const TargetLeg* leg) { return leg->is_origin(here); });
       if (origin != legs_.end() && is_returned(stretch, bit)) {
@@ -297,7 +301,9 @@ void VolumeImpl::own_lost() {
       for (const MapId map : recorded_) tracker_->or_word(map, stretch, bit);
     });
   });
-  if (!own_debtor_.is_all_held) loss_untold_ = true;
+  if (is_all_held) return;
+  ++own_debtor_.losses;
+  loss_untold_ = true;
 }
 
 }  // namespace duplex::volume

@@ -366,6 +366,26 @@ TEST_F(OwnLegTest, WhatCameBackAndWasLostIsMissingAgainUnlessItWasWritten) {
   EXPECT_TRUE(is_missing_on_disk(1));
 }
 
+// Both began after the write and before the loss. Mutation: flush_own() heeds its own flush alone.
+TEST_F(OwnLegTest, AFlushUnderWayAtALossOfWhatCameBackFailsAsWell) {
+  ASSERT_TRUE(finish(one.target.write(0, filled(kExtent, 7), false)));
+  set_missing(0, kExtent);
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+  ASSERT_TRUE(write(0, 4096, 3));
+  backing.hold_reads = true;
+  backing.fail_flush = {Code::kFlushLost};
+  const auto first = world.start(core(), volume.flush());
+  const auto second = world.start(core(), volume.flush());
+  world.run();
+  core().inside([&] { backing.release(); });
+  world.run();
+  ASSERT_TRUE(first->has_value() && second->has_value());
+  EXPECT_EQ(here(0), 7);
+  EXPECT_FALSE(**first);
+  EXPECT_FALSE(**second);
+  EXPECT_TRUE(finish(volume.flush()));
+}
+
 // Mutation: OwnDebtor::flush() does not end the window of what came back.
 TEST_F(OwnLegTest, WhatCameBackAndWasFlushedIsNotMissingAfterALaterLoss) {
   set_missing(0, kExtent);

@@ -180,8 +180,8 @@ class VolumeImpl final : public Volume {
     void lost(const Error& why) override;
 
     Window owed;
-    Window returned;          // the part of it that came back from targets
-    bool is_all_held = true;  // of the last loss: targets have all of it
+    Window returned;      // the part of it that came back from targets
+    uint64_t losses = 0;  // after which no target had all of it
 
    private:
     VolumeImpl& volume_;
