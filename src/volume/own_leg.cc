@@ -5,7 +5,9 @@
 // Why no read is old. A region becomes missing, and comes back, in one step without a suspension.
 // A read of the own backing looks again when it has ended: what was lost under it is read once
 // more, where it is. A read of a target that began before the region came back may end after a
-// newer write was answered: it began before that write ended, so the old bytes are right.
+// newer write was answered: it began before that write ended, so the old bytes are right. When a
+// region becomes missing, a write beside what failed may have reached the own backing, and readers,
+// but not yet the target: reads of the target wait for such a write first.
 #include <algorithm>
 #include <bit>
 #include <utility>
@@ -54,9 +56,19 @@ VolumeImpl::Route VolumeImpl::route(ByteRange range) const {
 // Whole blocks, wherever they are.
 rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::byte> into,
                                                Rescue how) {
+  // Who has the lock waits for nobody: no write is under way there.
+  bool is_landed = how != Rescue::kLocks;
   while (!into.empty()) {
     const Route from = route({offset, into.size()});
     const std::span<std::byte> part = into.first(from.length);
+    if (from.leg != nullptr && !is_landed) {
+      // What earlier reads may have seen is under way now: once is enough. The lock is not kept,
+      // and not asked for without need: a copy that a hanging device holds up has it, too.
+      const ByteRange rest{offset, into.size()};
+      if (is_landing(rest)) const RangeLock::Held landed = co_await locks_.lock(rest);
+      is_landed = true;
+      continue;
+    }
     if (from.leg != nullptr) {
       CO_TRY(co_await from.leg->read(offset, part));
     } else {
