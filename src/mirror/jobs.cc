@@ -143,9 +143,9 @@ void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
   job->id = opened.id;
   mirror.job(kind) = job;
   tasks_->spawn(run_job(mirror.row.id, kind, job,
-                       {.pointer = kind == JobKind::kCopy ? mirror.row.progress_bytes : 0,
-                        .rate = opened.rate,
-                        .is_paused = opened.is_paused}));
+                        {.pointer = kind == JobKind::kCopy ? mirror.row.progress_bytes : 0,
+                         .rate = opened.rate,
+                         .is_paused = opened.is_paused}));
 }
 
 // The mirror stays while it has a job.
@@ -164,6 +164,7 @@ rt::Task<> MirrorsImpl::run_job(MirrorId id, JobKind kind, std::shared_ptr<Runni
     end = co_await job->verifier->run();
     job->last = progress_of(*job->verifier);
     job->difference = job->verifier->difference();
+    job->unread_bytes = job->verifier->unread_bytes();
     job->verifier.reset();
   } else {
     auto way = kind == JobKind::kCopy
@@ -206,8 +207,23 @@ rt::Task<> MirrorsImpl::job_done(MirrorId id, JobKind kind) {
   }
   const std::shared_ptr<Running> over = std::exchange(job, nullptr);
   mirror->bell.ring();  // regions may have become missing meanwhile
-  parts_.jobs.close(over->id, *followed ? JobDesk::End::kDone : JobDesk::End::kStopped, {},
-                    over->last);
+  const std::string error = finding(*mirror, *over);
+  JobDesk::End end = *followed ? JobDesk::End::kDone : JobDesk::End::kStopped;
+  if (!error.empty()) end = JobDesk::End::kFailed;
+  parts_.jobs.close(over->id, end, error, over->last);
+}
+
+// What a verify has to say against its mirror.
+std::string MirrorsImpl::finding(const Mirror& mirror, const Running& job) {
+  if (job.difference) {
+    return fmt::format("volumes {} and {} differ at {} ({} bytes)", mirror.source_name(),
+                       mirror.target_name(), job.difference->offset, job.difference->length);
+  }
+  if (job.unread_bytes > 0) {
+    return fmt::format("{} bytes could not be read and compared: {}", job.unread_bytes,
+                       job.last.reason);
+  }
+  return {};
 }
 
 // False: the mirror is not where the job belongs any more.
@@ -217,7 +233,7 @@ rt::Task<Result<bool>> MirrorsImpl::follow(Mirror& mirror, JobKind kind, const R
   const bool misses = mirror.leg->is_missing_any();
   co_await rt::hop(control_);
   if (kind == JobKind::kCompare) {
-    if (job.difference) CO_TRY(co_await differs(mirror, *job.difference));
+    if (job.difference) CO_TRY(co_await differs(mirror, job));
     co_return true;
   }
   if (kind == JobKind::kCopy) {
@@ -247,15 +263,13 @@ rt::Task<Result<bool>> MirrorsImpl::follow(Mirror& mirror, JobKind kind, const R
   co_return true;
 }
 
-rt::Task<Result<void>> MirrorsImpl::differs(Mirror& mirror, ByteRange where) {
+rt::Task<Result<void>> MirrorsImpl::differs(Mirror& mirror, const Running& job) {
   const bool runs = mirror.state == Relation::kCopying || mirror.state == Relation::kSync ||
                     mirror.state == Relation::kSplit || mirror.state == Relation::kSuspended;
   if (!runs) co_return Result<void>();  // a cut or a restore came in between
-  const std::string text =
-      fmt::format("volumes {} and {} differ at {} ({} bytes)", mirror.source_name(),
-                  mirror.target_name(), where.offset, where.length);
+  const std::string text = finding(mirror, job);
   CO_TRY(co_await event(mirror, RelationEvent::kDifference, {},
-                        {.detail = text, .difference = where}));
+                        {.detail = text, .difference = *job.difference}));
   const bool suspended = mirror.state == Relation::kSuspended;
   tell(Severity::kError, "mirror_differs", mirror, text,
        suspended ? fmt::format("duplex mirror resync {} takes the source as right", mirror.row.name)

@@ -80,6 +80,7 @@ struct Mirror {
     std::unique_ptr<copy::Verifier> verifier;  // kCompare: while it runs
     WorkProgress last;                         // before and after that
     std::optional<ByteRange> difference;       // that the verify has found
+    uint64_t unread_bytes = 0;                 // that it could not compare
   };
   // Counts those who look at it across a hop.
   class Looking {

@@ -133,7 +133,8 @@ class MirrorsImpl final : public Mirrors {
   rt::Task<Result<void>> cancel_job(MirrorId id, JobKind kind, bool confirmed);
   rt::Task<> job_done(MirrorId id, JobKind kind);
   rt::Task<Result<bool>> follow(Mirror& mirror, JobKind kind, const Mirror::Running& job);
-  rt::Task<Result<void>> differs(Mirror& mirror, ByteRange where);
+  rt::Task<Result<void>> differs(Mirror& mirror, const Mirror::Running& job);
+  static std::string finding(const Mirror& mirror, const Mirror::Running& job);
 
   // faults.cc
   rt::Task<> look(MirrorId id);

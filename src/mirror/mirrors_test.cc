@@ -190,13 +190,40 @@ TEST_F(MirrorsTest, AnOwnBackingThatFailsAWriteIsReadFromTheTargetAndRepaired) {
   EXPECT_TRUE(split({"m"}));
 }
 
-TEST_F(MirrorsTest, AVerifyFindsWhatDiffersAndSuspends) {
+TEST_F(MirrorsTest, AVerifyOfEqualVolumesChangesNothing) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));
   make_sync();
   ASSERT_TRUE(t.run(t.mirrors->verify({"m"})));
   for (int i = 0; i < 100 && !t.desk.last("verify")->end; ++i) t.pass(rt::kSecond / 10);
   EXPECT_EQ(t.desk.last("verify")->end, JobDesk::End::kDone);
   EXPECT_EQ(t.show("m").state, Relation::kSync);
+}
+
+// Mutation: differing() compares nothing.
+TEST_F(MirrorsTest, AVerifyThatFindsADifferenceFailsAndSuspendsTheMirror) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  t.stop();
+  const std::vector<std::byte> wrong(4096, std::byte{0x55});
+  sim::DiskFile& disk = *t.box.disk().find("/d2");
+  for (uint64_t at = 0; at + kRegionBytes <= disk.size(); at += kRegionBytes) {
+    std::vector<std::byte> there(512);
+    disk.read(at, there);
+    if (there != std::vector<std::byte>(512, std::byte{1})) continue;
+    disk.plant(at, wrong);
+    break;
+  }
+  t.open();
+  ASSERT_TRUE(t.run(t.mirrors->verify({"m"})));
+  for (int i = 0; i < 100 && !t.desk.last("verify")->end; ++i) t.pass(rt::kSecond / 10);
+  EXPECT_EQ(t.desk.last("verify")->end, JobDesk::End::kFailed);
+  EXPECT_EQ(t.show("m").state, Relation::kSuspended);
+  EXPECT_EQ(t.show("m").changed_bytes_source, kRegionBytes);
+  EXPECT_EQ(t.events.count("mirror_differs"), 1u);
+  ASSERT_TRUE(resync("m"));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  ASSERT_TRUE(split({"m"}));
+  EXPECT_EQ(t.read("s", 0, kMiB), 1);
 }
 
 TEST_F(MirrorsTest, AChainIsSplitAtOnePoint) {
