@@ -5,7 +5,9 @@
 // Why no read is old. A region becomes missing, and comes back, in one step without a suspension.
 // A read of the own backing looks again when it has ended: what was lost under it is read once
 // more, where it is. A read of a target that began before the region came back may end after a
-// newer write was answered: it began before that write ended, so the old bytes are right.
+// newer write was answered: it began before that write ended, so the old bytes are right. When a
+// region becomes missing, a write beside what failed may have reached the own backing, and readers,
+// but not yet the target: reads of the target wait for such a write first.
 #include <algorithm>
 #include <bit>
 #include <utility>
@@ -54,9 +56,19 @@ VolumeImpl::Route VolumeImpl::route(ByteRange range) const {
 // Whole blocks, wherever they are.
 rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::byte> into,
                                                Rescue how) {
+  // Who has the lock waits for nobody: no write is under way there.
+  bool is_landed = how != Rescue::kLocks;
   while (!into.empty()) {
     const Route from = route({offset, into.size()});
     const std::span<std::byte> part = into.first(from.length);
+    if (from.leg != nullptr && !is_landed) {
+      // What earlier reads may have seen is under way now: once is enough. The lock is not kept,
+      // and not asked for without need: a copy that a hanging device holds up has it, too.
+      const ByteRange rest{offset, into.size()};
+      if (is_landing(rest)) const RangeLock::Held landed = co_await locks_.lock(rest);
+      is_landed = true;
+      continue;
+    }
     if (from.leg != nullptr) {
       CO_TRY(co_await from.leg->read(offset, part));
     } else {
@@ -245,9 +257,13 @@ rt::Task<Result<void>> VolumeImpl::write_missing_back() {
 }
 
 // A flush that fails has lost what no flush covered. Where targets have all of it, nothing is lost.
+// Another one that is under way then has not saved it, though it succeeds: a region that came back
+// is missing again, and what was written there since is read no more.
 rt::Task<Result<void>> VolumeImpl::flush_own() {
+  const uint64_t losses = own_debtor_.losses;
   Result<void> flushed = co_await tracker_->flush(own_debtor_);
-  if (!flushed && own_debtor_.is_all_held) co_return Result<void>();
+  if (own_debtor_.losses == losses) co_return Result<void>();
+  if (flushed) co_return fail(Code::kFlushLost);
   co_return flushed;
 }
 
@@ -265,7 +281,7 @@ void VolumeImpl::OwnDebtor::lost(const Error& /*why*/) { volume_.own_lost(); }
 // lost; but what the own backing has there now may be older than what came back, and that may have
 // been flushed long ago, at the target. So it is missing there again.
 void VolumeImpl::own_lost() {
-  own_debtor_.is_all_held = true;
+  bool is_all_held = true;
   std::vector<ChangeMap::Word> returned;
   own_debtor_.returned.lose(
       [&](HotExtent stretch, uint64_t regions) { returned.push_back({stretch, regions}); });
@@ -287,7 +303,7 @@ void VolumeImpl::own_lost() {
         (*holder)->set_missing(stretch, bit);
         return;
       }
-      own_debtor_.is_all_held = false;
+      is_all_held = false;
       const auto origin =
           std::ranges::find_if(legs_, [&](const TargetLeg* leg) { return leg->is_origin(here); });
       if (origin != legs_.end() && is_returned(stretch, bit)) {
@@ -297,7 +313,9 @@ void VolumeImpl::own_lost() {
       for (const MapId map : recorded_) tracker_->or_word(map, stretch, bit);
     });
   });
-  if (!own_debtor_.is_all_held) loss_untold_ = true;
+  if (is_all_held) return;
+  ++own_debtor_.losses;
+  loss_untold_ = true;
 }
 
 }  // namespace duplex::volume

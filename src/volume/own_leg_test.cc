@@ -101,6 +101,29 @@ TEST_F(OwnLegTest, AWriteWhoseRegionBecomesMissingUnderItCountsAtTheTargetAlone)
   one.backing.fail_write.reset();
 }
 
+// Promise P2: the write was read here already when its region becomes missing; its target has not
+// stored it yet. Mutation: read_blocks() does not wait for what is landing.
+TEST_F(OwnLegTest, WhatWasReadHereIsStillReadWhenItsRegionBecomesMissing) {
+  begin();
+  ASSERT_TRUE(write(8192, 4096, 2));
+  one.backing.hold = true;
+  const auto written = start_write(0, 4096, 3);
+  ASSERT_FALSE(written->has_value());
+  EXPECT_EQ(here(0), 3);
+  backing.fail_flush = {Code::kFlushLost};
+  ASSERT_FALSE(finish(tracker.flush(volume.own_debtor())));
+  ASSERT_TRUE(is_missing(0));
+  const rt::Buffer block = core().buffers().get(kBlockBytes);
+  const auto read = world.start(core(), volume.read(0, block.span()));
+  world.run();
+  EXPECT_FALSE(read->has_value());
+  world.reactor(1).inside([&] { one.backing.release(); });
+  world.run();
+  ASSERT_TRUE(read->has_value() && written->has_value());
+  EXPECT_TRUE(**read && **written);
+  EXPECT_EQ(static_cast<int>(block.span()[0]), 3);
+}
+
 // Rule 4, trace F24 (b). Mutation: route() gives the own backing when the leg is in kMark.
 TEST_F(OwnLegTest, ARegionIsMissingForReadersWhenItsTargetIsAway) {
   begin();
@@ -364,6 +387,26 @@ TEST_F(OwnLegTest, WhatCameBackAndWasLostIsMissingAgainUnlessItWasWritten) {
   EXPECT_TRUE(has_bit(kExtent));
   EXPECT_TRUE(finish(volume.flush()));
   EXPECT_TRUE(is_missing_on_disk(1));
+}
+
+// Both began after the write and before the loss. Mutation: flush_own() heeds its own flush alone.
+TEST_F(OwnLegTest, AFlushUnderWayAtALossOfWhatCameBackFailsAsWell) {
+  ASSERT_TRUE(finish(one.target.write(0, filled(kExtent, 7), false)));
+  set_missing(0, kExtent);
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+  ASSERT_TRUE(write(0, 4096, 3));
+  backing.hold_reads = true;
+  backing.fail_flush = {Code::kFlushLost};
+  const auto first = world.start(core(), volume.flush());
+  const auto second = world.start(core(), volume.flush());
+  world.run();
+  core().inside([&] { backing.release(); });
+  world.run();
+  ASSERT_TRUE(first->has_value() && second->has_value());
+  EXPECT_EQ(here(0), 7);
+  EXPECT_FALSE(**first);
+  EXPECT_FALSE(**second);
+  EXPECT_TRUE(finish(volume.flush()));
 }
 
 // Mutation: OwnDebtor::flush() does not end the window of what came back.

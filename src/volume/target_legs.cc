@@ -35,6 +35,25 @@ struct VolumeImpl::LegJoin {
 };
 static_assert(VolumeImpl::kMaxLegs <= 64);
 
+VolumeImpl::Landing::Landing(VolumeImpl& volume, ByteRange of)
+    : range(of), next(volume.landings_), volume_(volume) {
+  if (next != nullptr) next->before_ = this;
+  volume_.landings_ = this;
+}
+
+VolumeImpl::Landing::~Landing() {
+  if (volume_.core_.abandoned()) return;
+  (before_ != nullptr ? before_->next : volume_.landings_) = next;
+  if (next != nullptr) next->before_ = before_;
+}
+
+bool VolumeImpl::is_landing(ByteRange range) const {
+  for (const Landing* one = landings_; one != nullptr; one = one->next) {
+    if (one->range.overlaps(range)) return true;
+  }
+  return false;
+}
+
 rt::Task<> VolumeImpl::write_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch,
                                     uint64_t offset, std::span<const std::byte> from,
                                     LegJoin& join) {
@@ -66,6 +85,7 @@ void VolumeImpl::start_flush(TargetLeg& leg, LegJoin& join) {
 rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
                                              std::span<const std::byte> from) {
   const ByteRange range{offset, from.size()};
+  const Landing landing(*this, range);
   LegJoin join;
   for (const MapId map : recorded_) tracker_->set(map, range);
   for (TargetLeg* leg : legs_) {
@@ -86,6 +106,7 @@ rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
 rt::Task<Result<void>> VolumeImpl::zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode) {
   // A promise for one backing; refused here it would have changed the others.
   if (mode == pool::ZeroMode::kFast && !legs_.empty()) co_return fail(Code::kNotSupported);
+  const Landing landing(*this, range);
   LegJoin join;
   for (const MapId map : recorded_) tracker_->set(map, range);
   for (TargetLeg* leg : legs_) {

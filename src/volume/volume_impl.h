@@ -180,8 +180,8 @@ class VolumeImpl final : public Volume {
     void lost(const Error& why) override;
 
     Window owed;
-    Window returned;          // the part of it that came back from targets
-    bool is_all_held = true;  // of the last loss: targets have all of it
+    Window returned;      // the part of it that came back from targets
+    uint64_t losses = 0;  // after which no target had all of it
 
    private:
     VolumeImpl& volume_;
@@ -203,6 +203,22 @@ class VolumeImpl final : public Volume {
 
   // target_legs.cc: the same with mirrors below.
   struct LegJoin;
+  // A write on its way to the own backing and to targets: which side has it already is open.
+  class Landing {
+   public:
+    Landing(VolumeImpl& volume, ByteRange range);
+    Landing(const Landing&) = delete;
+    Landing& operator=(const Landing&) = delete;
+    ~Landing();
+
+    const ByteRange range;
+    Landing* next;
+
+   private:
+    VolumeImpl& volume_;
+    Landing* before_ = nullptr;
+  };
+  bool is_landing(ByteRange range) const;
   rt::Task<Result<void>> write_all(Epoch epoch, uint64_t offset, std::span<const std::byte> from);
   rt::Task<Result<void>> zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode);
   rt::Task<Result<void>> flush_all();
@@ -326,6 +342,7 @@ class VolumeImpl final : public Volume {
   Readers readers_;
   Counters counters_;
   std::optional<rt::TaskGroup> tasks_;  // what goes to targets
+  Landing* landings_ = nullptr;
 };
 
 }  // namespace duplex::volume

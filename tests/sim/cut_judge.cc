@@ -16,7 +16,8 @@ Image image_of_bytes(std::span<const std::byte> bytes) {
 }
 
 CutJudge::Source CutJudge::add(std::string name, uint64_t sectors) {
-  volumes_.push_back({std::move(name), std::vector<Sector>(sectors), {}});
+  volumes_.push_back(
+      {.name = std::move(name), .sectors = std::vector<Sector>(sectors), .in_flight = {}});
   return volumes_.size() - 1;
 }
 
@@ -59,12 +60,13 @@ void CutJudge::end_write(Time now, Source source, Time started, bool success) {
     for (Version& v : volumes_[source].sectors[s]) {
       if (v.start != started) continue;
       v.end = now;
-      if (success && !v.tainted) v.known = std::min(v.known, now);
+      if (success && !v.tainted && !volumes_[source].is_untold) v.known = std::min(v.known, now);
     }
   }
 }
 
 void CutJudge::seen(Time now, Source source, uint64_t first, std::span<const std::byte> bytes) {
+  if (volumes_[source].is_untold) return;
   for (uint64_t i = 0; i < bytes.size() / kSector; ++i) {
     const auto tag = Oracle::tag_of(bytes.subspan(i * kSector, kSector), first + i);
     if (!tag || *tag == 0) continue;
@@ -86,10 +88,18 @@ void CutJudge::stopped(Time now, bool power) {
     }
     volume.in_flight.clear();
     if (power) loss(source);
+    volume.is_untold = false;
   }
 }
 
+void CutJudge::flushed(Source source, uint64_t before) {
+  Volume& volume = volumes_[source];
+  if (volume.losses == before) volume.is_untold = false;
+}
+
 void CutJudge::loss(Source source) {
+  ++volumes_[source].losses;
+  volumes_[source].is_untold = true;
   for (Sector& sector : volumes_[source].sectors) {
     for (Version& v : sector) {
       v.tainted = v.tainted || v.end == kNever;
@@ -102,6 +112,7 @@ void CutJudge::settle(Source source, const Image& image) {
   Volume& volume = volumes_[source];
   ASSERT(image.size() == volume.sectors.size());
   volume.in_flight.clear();
+  volume.is_untold = false;
   for (uint64_t s = 0; s < image.size(); ++s)
     if (image[s]) volume.sectors[s] = {{.tag = *image[s], .start = 0, .end = 0, .known = 0}};
 }

@@ -18,6 +18,9 @@
 // After a loss (power cut, a device that lost its cache) nothing older is known any more: it may be
 // gone. That makes the judge milder, never wrong. A cut that was answered before keeps what was
 // known then: its targets were flushed.
+// A volume learns of such a loss at its next flush, and what it was told until then counts as lost
+// with it: NBD promises nobody more than what a flush has covered. So what is answered or read
+// between a device's loss and the end of the first flush after it is not known either.
 #pragma once
 
 #include <cstdint>
@@ -53,6 +56,9 @@ class CutJudge {
   void stopped(Time now, bool power);
   // A device of the source lost its cache while the machine runs.
   void loss(Source source);
+  // A flush of the source has ended that was issued when losses() was `before`.
+  uint64_t losses(Source source) const { return volumes_[source].losses; }
+  void flushed(Source source, uint64_t before);
 
   // Nothing is under way, everything is flushed, and the source holds this: what else was ever
   // written to it is forgotten.
@@ -91,6 +97,8 @@ class CutJudge {
     std::string name;
     std::vector<Sector> sectors;
     std::vector<std::pair<Time, std::pair<uint64_t, uint64_t>>> in_flight;  // start, range
+    uint64_t losses = 0;
+    bool is_untold = false;  // no flush has ended that was issued after the last loss
   };
   static const Sector& opened(const Sector& sector);
   static Sector& opened(Sector& sector);

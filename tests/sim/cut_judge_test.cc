@@ -237,6 +237,27 @@ TEST_F(CutJudgeTest, TheSuccessOfAWriteThatWasUnderWayAtALossProvesNothing) {
   EXPECT_EQ(holding(0, 0), "");
 }
 
+// Mutation: loss() leaves is_untold alone.
+TEST_F(CutJudgeTest, WhatIsWrittenBetweenALossAndTheFlushThatTellsOfItMayBeLostWithIt) {
+  const uint64_t before = judge.losses(a);
+  judge.loss(a);
+  write(a, 1);
+  judge.flushed(a, before);
+  ask();
+  answer();
+  EXPECT_EQ(holding(0, 0), "") << "a flush that began before the loss tells nothing";
+}
+
+// Mutation: flushed() does nothing.
+TEST_F(CutJudgeTest, AfterTheFlushThatToldOfALossWritesCountAgain) {
+  judge.loss(a);
+  judge.flushed(a, judge.losses(a));
+  write(a, 1);
+  ask();
+  answer();
+  EXPECT_NE(holding(0, 0), "");
+}
+
 TEST_F(CutJudgeTest, AfterARestoreTheImageIsWhatMustBeThere) {
   write(a, 1);
   write(a, 2);

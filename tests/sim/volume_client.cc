@@ -114,8 +114,10 @@ rt::Task<Outcome> VolumeClient::read_request(Range range, Image* image) {
 rt::Task<Outcome> VolumeClient::flush_request() {
   const Time issued = moments_.next();
   oracle_.begin_flush(issued);
+  const uint64_t losses = cuts_ != nullptr ? cuts_->losses(source_) : 0;
   const Outcome outcome = co_await host_.flush();
   oracle_.end_flush(moments_.next(), issued, outcome == Outcome::kDone);
+  if (cuts_ != nullptr) cuts_->flushed(source_, losses);
   co_return outcome;
 }
 
