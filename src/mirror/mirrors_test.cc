@@ -91,6 +91,30 @@ TEST_F(MirrorsTest, ARestoreGivesTheImageOfTheCutBackAndLeavesTheTargetAlone) {
   EXPECT_EQ(t.show("m").changed_bytes_source, kRegionBytes);
 }
 
+// Its source falls back to what it held: to its other targets that is a change, too.
+// Mutation: the row of the cancel does not have kMissingDownstream.
+TEST_F(MirrorsTest, ACancelledRestoreIsCopiedToTheOtherTargets) {
+  t.add_volume("s2", "d2");
+  ASSERT_TRUE(t.write("p", 0, 8 * kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.create("m2", "p", "s2"));
+  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  ASSERT_TRUE(split({"m"}));
+  ASSERT_TRUE(t.write("p", 0, 8 * kMiB, 2));
+  ASSERT_TRUE(t.run(t.mirrors->restore({.names = {"m"}})));
+  Work* const work = t.desk.last("restore")->work;
+  ASSERT_NE(work, nullptr);
+  ASSERT_TRUE(t.run(work->pause()));
+  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  EXPECT_GT(t.show("m").missing_bytes, 0u);
+  ASSERT_TRUE(t.run(work->cancel(true)));
+  EXPECT_EQ(t.show("m").state, Relation::kSplit);
+  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  ASSERT_TRUE(t.run(t.mirrors->verify({"m2"})));
+  for (int i = 0; i < 100 && !t.desk.last("verify")->end; ++i) t.pass(rt::kSecond / 10);
+  EXPECT_EQ(t.desk.last("verify")->end, JobDesk::End::kDone);
+}
+
 TEST_F(MirrorsTest, ARestoreThatGoesOnToSyncEndsEqual) {
   ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
   make_sync();

@@ -287,8 +287,8 @@ inline constexpr RelationRow kRows[] = {
      refused(Code::kState, "{source} would stay half restored and not consistent",
              "duplex job wait {mirror}, or add --yes")},
     {E::kJobCancel, in(kReverse), G::kAlways,
-     goes(kSplit, {A::kDrainSource, A::kFlushSource, A::kMarkMissing, A::kClearMissing,
-                   A::kSourceInconsistent, A::kEndJob})},
+     goes(kSplit, {A::kDrainSource, A::kFlushSource, A::kMarkMissing, A::kMissingDownstream,
+                   A::kClearMissing, A::kSourceInconsistent, A::kEndJob})},
 
     // --- restart
     {E::kCleanRestart, in(kSimplex, kSync, kSplit, kSuspended), G::kAlways, stays()},

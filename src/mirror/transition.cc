@@ -239,6 +239,7 @@ rt::Task<> Transition::missing_from_union() {
   co_await rt::hop(mirror_.source.core());
   next.unite(mirror_.source.tracker().map(mirror_.bits()));
   co_await rt::hop(all_.control_);
+  changed_.emplace(mirror_.source.size_bytes()).unite(next);
   next_missing_ = std::move(next);
 }
 
@@ -258,6 +259,7 @@ rt::Task<> Transition::mark_source(Action action) {
     ChangeMap all(mirror_.source.size_bytes());
     all.unite(tracker.map(mirror_.bits()));
     all.unite(tracker.map(mirror_.missing()));
+    changed_.emplace(mirror_.source.size_bytes()).unite(tracker.map(mirror_.missing()));
     tracker.replace(mirror_.bits(), std::move(all));
   }
   co_await rt::hop(all_.control_);
@@ -338,9 +340,9 @@ rt::Task<> Transition::record_maps(Ledger& ledger) {
   } else {
     co_await ledger.add_map(mirror_.source, mirror_.bits());
   }
+  if (outcome_.does(Action::kMissingDownstream)) co_await record_downstream(ledger);
   if (next_missing_) {
     ledger.add_map(mirror_.missing(), *next_missing_);
-    co_await record_downstream(ledger);
   } else if (outcome_.does(Action::kClearMissing)) {
     ledger.add_map(mirror_.missing(), none);
   } else {
@@ -370,11 +372,11 @@ rt::Task<> Transition::record_downstream(Ledger& ledger) {
   }
   const Mirror* above = all_.upstream_of(mirror_.source.number());
   if (above != nullptr && tracker.has_map(above->behind())) maps.push_back(above->behind());
-  for (const volume::MapId map : maps) add_words(tracker, map, *next_missing_);
+  for (const volume::MapId map : maps) add_words(tracker, map, *changed_);
   co_await rt::hop(all_.control_);
   for (const volume::MapId map : maps) co_await ledger.add_map(mirror_.source, map);
   for (const volume::MapId map : overwritten_) {
-    co_await ledger.add_map(mirror_.source, map, &*next_missing_);
+    co_await ledger.add_map(mirror_.source, map, &*changed_);
   }
   for (Mirror* other : all_.below(mirror_.source.number())) {
     if (other == &mirror_ || other->state != Relation::kSync) continue;
@@ -394,7 +396,7 @@ rt::Task<> Transition::settle_source() {
   volume::Tracker& tracker = mirror_.source.tracker();
   const uint64_t bytes = mirror_.source.size_bytes();
   if (outcome_.does(Action::kClearMaps)) tracker.replace(mirror_.bits(), ChangeMap(bytes));
-  for (const volume::MapId map : overwritten_) tracker.drop(map, *next_missing_);
+  for (const volume::MapId map : overwritten_) tracker.drop(map, *changed_);
   if (next_missing_) tracker.replace(mirror_.missing(), *std::move(next_missing_));
   if (outcome_.does(Action::kClearMissing)) tracker.replace(mirror_.missing(), ChangeMap(bytes));
   for (Mirror* other : downstream_) other->leg->set_mode(Mode::kSendWhereClear);

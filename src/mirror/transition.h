@@ -83,6 +83,7 @@ class Transition {
   const bool begins_;  // a session of the leg
   Quiet quiet_;
   std::optional<volume::ChangeMap> next_missing_;  // of a restore
+  std::optional<volume::ChangeMap> changed_;       // for readers of P, by a restore or its cancel
   std::vector<Mirror*> downstream_;                // SYNC before, COPYING by a restore
   std::vector<Mirror*> stopped_;                   // their copies: COPYING before and after it
   std::vector<volume::MapId> overwritten_;         // of missing regions, by a restore
