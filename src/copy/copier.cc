@@ -86,18 +86,19 @@ rt::Task<> Copier::wind_up() {
 
 rt::Task<> Copier::work() {
   while (!is_over()) {
-    if (!may_start()) {
-      co_await changed_.wait();
-    } else if (rate_ > 0 && clock_.now() < due_) {
+    if (may_start() && rate_ > 0 && clock_.now() < due_) {
       co_await changed_.wait_until(clock_, due_);
-    } else if (const auto next = pick()) {
-      const rt::Micros began = clock_.now();
-      const uint64_t requests = host_requests();
-      co_await step(*next);
-      co_await rest(clock_.now() - began, requests);
-    } else {
-      co_await changed_.wait();
+      continue;
     }
+    const std::optional<Pick> next = may_start() ? pick() : std::nullopt;
+    if (!next) {
+      co_await changed_.wait();
+      continue;
+    }
+    const rt::Micros began = clock_.now();
+    const uint64_t requests = host_requests();
+    co_await step(*next);
+    co_await rest(clock_.now() - began, requests);
   }
   --workers_at_work_;
   changed_.pulse();

@@ -10,7 +10,6 @@ namespace {
 using End = Copier::End;
 using Mode = volume::TargetLeg::Mode;
 using State = Copier::State;
-using testing::kBits;
 using testing::kExtent;
 using testing::kMissing;
 using testing::Pair;
@@ -147,7 +146,7 @@ TEST_F(Restore, BesideAHostThatWritesNothingIsPutBackOverIt) {
   EXPECT_GT(written, 10);
   EXPECT_EQ(pair.finish(), End::kDone);
   for (uint64_t region = 0; region < 256; ++region) {
-    const bool is_written = region % 5 == 0 && region > 0 && 255 - region < 5u * written;
+    const bool is_written = region % 5 == 0 && region > 0 && 255 - region < uint64_t{5} * written;
     constexpr uint64_t kBlocks = kRegionBytes / kBlockBytes;
     ASSERT_EQ(pair.p.value(region * kBlocks), is_written ? 5 : 1) << region;
     ASSERT_EQ(pair.p.value(region * kBlocks + 1), 1) << region;

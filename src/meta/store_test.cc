@@ -435,8 +435,7 @@ TEST_F(StoreTest, MapsAndMarksThatNobodyWroteAreDamage) {
   store.reset();
   for (const char* sql :
        {"INSERT INTO maps VALUES(1, 0, zeroblob(12))",
-        "INSERT INTO maps VALUES(1, 0, x'050000000100000000000000"
-        "050000000100000000000000')",
+        "INSERT INTO maps VALUES(1, 0, x'050000000100000000000000050000000100000000000000')",
         "INSERT INTO hot_marks VALUES(1, x'')",
         "INSERT INTO hot_marks VALUES(1, x'0200000001000000')",
         "INSERT INTO hot_marks VALUES(65536, x'02000000')", "DELETE FROM mark_log"}) {

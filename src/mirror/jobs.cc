@@ -277,7 +277,7 @@ rt::Task<Result<void>> MirrorsImpl::differs(Mirror& mirror, const Running& job) 
   if (!runs) co_return Result<void>();  // a cut or a restore came in between
   const std::string text = finding(mirror, job);
   CO_TRY(co_await event(mirror, RelationEvent::kDifference, {},
-                        {.detail = text, .difference = *job.difference}));
+                        {.detail = text, .difference = job.difference}));
   const bool suspended = mirror.state == Relation::kSuspended;
   tell(Severity::kError, "mirror_differs", mirror, text,
        suspended ? fmt::format("duplex mirror resync {} takes the source as right", mirror.row.name)

@@ -99,7 +99,7 @@ class ReattachTest : public ::testing::TestWithParam<uint64_t> {
     pool::test::TestDisk& disk = *rig.world.disks["/" + name];
     disk.gone = true;
     // Somebody has to notice.
-    static_cast<void>(rig.read(name == "d1" ? 1 : 2, 0));
+    [[maybe_unused]] const auto noticed = rig.read(name == "d1" ? 1 : 2, 0);
     rig.world.settle(3 * rt::kSecond);
     ASSERT_EQ(rig.pool->device(name)->state, pool::DeviceState::kAbsent);
     disk.gone = false;
