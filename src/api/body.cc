@@ -96,7 +96,7 @@ std::vector<std::string> Body::texts(const char* key) {
 }
 
 std::string Body::word(const char* key, std::initializer_list<std::string_view> words) {
-  const std::string given = text(key);
+  std::string given = text(key);
   if (given.empty()) return std::string(*words.begin());
   if (std::ranges::find(words, given) == words.end())
     mistake(fmt::format("'{}' must be {}", key, fmt::join(words, " or ")));

@@ -44,7 +44,7 @@ mirror::JobDesk::Opened Jobs::open(mirror::NewJob job, mirror::Work& work) {
 void Jobs::close(uint32_t id, End end, std::string error, mirror::WorkProgress last) {
   const auto found = find(id);
   ASSERT(found && (*found)->work != nullptr);
-  const JobPtr job = *found;
+  const JobPtr& job = *found;
   job->work = nullptr;
   job->row.bytes_done = job->durable_bytes = last.bytes_done;
   job->row.bytes_total = last.bytes_total;
