@@ -96,16 +96,17 @@ struct Mirror {
 
   Mirror(rt::Executor& control, meta::MirrorRow r, volume::Member& p, volume::Member& s,
          std::function<void()> look)
-      : row(std::move(r)),
+      : id(r.id),
+        row(std::move(r)),
         source(p),
         target(s),
         state(static_cast<Relation>(row.relation)),
         bell(control, std::move(look)) {}
 
   // Change maps: of P ("bits"), of the regions only S holds, and of S while it is split.
-  volume::MapId bits() const { return volume::MapId(row.id.value() * 4); }
-  volume::MapId missing() const { return volume::MapId(row.id.value() * 4 + 1); }
-  volume::MapId behind() const { return volume::MapId(row.id.value() * 4 + 2); }
+  volume::MapId bits() const { return volume::MapId(id.value() * 4); }
+  volume::MapId missing() const { return volume::MapId(id.value() * 4 + 1); }
+  volume::MapId behind() const { return volume::MapId(id.value() * 4 + 2); }
 
   Reason reason() const { return static_cast<Reason>(row.reason); }
   const std::string& source_name() const { return source.row().name; }
@@ -116,6 +117,7 @@ struct Mirror {
   }
   std::shared_ptr<Running>& job(JobKind kind) { return jobs[static_cast<size_t>(kind)]; }
 
+  const MirrorId id;  // any core
   meta::MirrorRow row;
   volume::Member& source;
   volume::Member& target;
