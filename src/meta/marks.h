@@ -9,14 +9,13 @@
 // Owner: the array. Thread: calls from any core; each hops to the store executor, works there and
 // hops back. All members but the flag of failed() belong to the store executor.
 //
-// | call        | shadow changes         | in the log          | in the store |
-// |-------------|------------------------|---------------------|-----------------------------------|
-// | mark        | when its batch is      | hot records         | with the next checkpoint | | cool
-// | durable in the log,    | cool record         | with the next checkpoint          | |
-// write_words | before anything else   | words records       | with the next checkpoint          |
-// | commit      | when the store has it  | nothing             | at once: transaction, whole maps,
-// | |             |                        |                     | marks when some are dropped | |
-// (checkpoint | not at all             | a new lap           | what has changed since it had it) |
+//   call         shadow changes          in the log      in the store
+//   mark         when its batch is       hot records     with the next checkpoint
+//   cool         durable in the log,     cool record     with the next checkpoint
+//   write_words  before anything else    words records   with the next checkpoint
+//   commit       when the store has it   nothing         at once: transaction, whole maps, marks
+//                                                        when some are dropped
+//   (checkpoint  not at all              a new lap       what has changed since it had it)
 //
 // Invariants:
 // 1. Shadow = rows of the store and, over them, all acknowledged records: `position_` is that of

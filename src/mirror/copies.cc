@@ -65,7 +65,8 @@ rt::Task<Result<void>> MirrorsImpl::resync_one(Mirror& mirror, bool disconnect) 
   const bool was_at_rest = was_split || mirror.state == Relation::kSuspended;
   if (done) done = co_await event(mirror, RelationEvent::kResync, known);
   if (!done) {
-    mirror.target.set_access(before);
+    // In doubt: the store may have forgotten what hosts of the target change.
+    if (done.error().code() != Code::kInDoubt) mirror.target.set_access(before);
     co_return done;
   }
   if (was_at_rest) {

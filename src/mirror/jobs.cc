@@ -321,6 +321,7 @@ rt::Task<Result<void>> MirrorsImpl::end_job(Mirror& mirror, JobKind kind, JobDes
 
 // Those that failed try again at once.
 rt::Task<> MirrorsImpl::retry_jobs(Mirror& mirror) {
+  const Mirror::Looking looking(mirror);
   for (const auto& job : mirror.jobs) {
     if (!job) continue;
     const std::shared_ptr<Running> held = job;

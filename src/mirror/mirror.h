@@ -124,7 +124,6 @@ struct Mirror {
   Relation state;
   std::string reason_detail;    // what the target said when it was lost
   std::optional<uint64_t> cut;  // the cut it is in
-  bool is_member = false;       // of that cut; else on the path to a member
   rt::Micros retry_at = 0;      // SUSPENDED by a fault: when the target is tried again
   rt::Micros retry_after = 0;   // and how long after that
   // What a turn could not do when it was due is tried again then.

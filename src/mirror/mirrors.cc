@@ -2,6 +2,7 @@
 #include "mirror/mirrors.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -130,11 +131,6 @@ Mirror* MirrorsImpl::feeder_of(VolumeNumber volume) const {
   }
 }
 
-VolumeNumber MirrorsImpl::root_of(VolumeNumber volume) const {
-  while (const Mirror* above = feeder_of(volume)) volume = above->source.number();
-  return volume;
-}
-
 // --- the table
 
 Error MirrorsImpl::refusal(const Outcome& outcome, const Mirror& mirror, const Known& known) const {
@@ -198,16 +194,6 @@ void MirrorsImpl::set_consistent(Ledger& ledger, volume::Member& volume, bool co
 
 // --- create
 
-namespace {
-
-std::string client_names(const std::vector<std::string>& clients) {
-  std::string names;
-  for (const std::string& client : clients) names += (names.empty() ? "" : ", ") + client;
-  return names;
-}
-
-}  // namespace
-
 Known MirrorsImpl::known_for_create(const CreateMirror& request, const volume::VolumeInfo& source,
                                     const volume::VolumeInfo& target) const {
   Known known;
@@ -221,8 +207,6 @@ Known MirrorsImpl::known_for_create(const CreateMirror& request, const volume::V
     if (at == target.number) facts.set(Guard::kCycle);
   }
   facts.set(Guard::kSizeDiffers, source.size_bytes != target.size_bytes);
-  facts.set(Guard::kTargetOpen, !target.clients.empty());
-  known.client = client_names(target.clients);
   for (const auto& [id, mirror] : mirrors_) {
     const auto touches = [&](VolumeNumber volume) {
       return mirror->source.number() == volume || mirror->target.number() == volume;
@@ -236,11 +220,8 @@ Known MirrorsImpl::known_for_create(const CreateMirror& request, const volume::V
   }
   facts.set(Guard::kTargetHoldsData, target.allocated_bytes > 0 && !request.overwrite);
   known.count = format_size(target.allocated_bytes);
-  if (!request.copy) {
-    const Mirror* left = upstream_of(source.number);
-    const bool twins = left != nullptr && above != nullptr;
-    facts.set(Guard::kMapsUnknown, !twins);
-  }
+  // Within one array nothing but a copy shows that two volumes are equal.
+  facts.set(Guard::kMapsUnknown, !request.copy);
   return known;
 }
 
@@ -299,7 +280,7 @@ rt::Task<Result<void>> MirrorsImpl::make(const CreateMirror& request,
   std::vector<std::string> clients;
   for (const auto& client : mirror->target.clients()) clients.push_back(client.name);
   known.facts.set(Guard::kTargetOpen, !clients.empty());
-  known.client = client_names(clients);
+  known.client = fmt::format("{}", fmt::join(clients, ", "));
   co_await add_leg(*mirror, volume::ChangeMap(), volume::ChangeMap());
   const RelationEvent create =
       request.copy ? RelationEvent::kCreateFull : RelationEvent::kCreateNoCopy;

@@ -1,14 +1,15 @@
 // MirrorsImpl: the registry of mirrors. mirrors.cc has create, delete and what is shown; groups.cc
-// the names; copies.cc resync, restore, verify; jobs.cc what they start; split.cc the cut;
-// faults.cc what faults do; start.cc the start and the stop. transition.h does what a row of the
-// table says.
+// the names; copies.cc resync, restore, verify; jobs.cc what they start; split.cc the way to a cut
+// (cut.h); faults.cc what faults do; start.cc the start and the stop. transition.h does what a row
+// of the table says.
 //
 // Owner: the array. Thread: control core.
 //
 // Invariants:
 // 1. Whoever changes the state of a mirror, or the members of a group, holds `turn_`. What is read
 //    before the turn may be stale in it.
-// 2. A change is durable before it is seen: in one transaction with the maps it concerns.
+// 2. A change is durable before it is seen: in one transaction with the maps it concerns. Only a
+//    lost target is suspended also when the store takes no record (faults.cc).
 // 3. Nothing inside a turn waits longer than kMostWait for a device or a client.
 // 4. A job that has ended takes a turn to say what follows; by then its place in the mirror is
 //    empty, so a verb that ended it does not wait for its turn.
@@ -93,7 +94,6 @@ class MirrorsImpl final : public Mirrors {
   std::vector<Mirror*> below(VolumeNumber volume) const;
   // The mirror through which writes reach `volume` now; null: it is a root.
   Mirror* feeder_of(VolumeNumber volume) const;
-  VolumeNumber root_of(VolumeNumber volume) const;
 
   Error refusal(const Outcome& outcome, const Mirror& mirror, const Known& known) const;
   // Does what the table says; a refusal is returned.
@@ -174,6 +174,7 @@ class MirrorsImpl final : public Mirrors {
   std::map<std::string, std::set<MirrorId>> groups_;
   std::map<uint64_t, meta::CutRow> cuts_;
   rt::Mutex turn_;
+  bool has_started_ = false;
   bool stopping_ = false;
   rt::Event stop_;
   std::optional<rt::TaskGroup> tasks_;

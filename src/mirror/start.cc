@@ -11,7 +11,7 @@ namespace {
 using volume::ChangeMap;
 using volume::HotExtent;
 
-// What the store has of a map; full when nothing is known.
+// What the store has of a map; empty when it has none.
 ChangeMap found_map(const meta::Marks::Found& found, volume::MapId id, uint64_t bytes) {
   ChangeMap map(bytes);
   const auto row = std::ranges::find(found.maps, id.value(), &meta::MapRow::map);
@@ -54,6 +54,7 @@ rt::Task<Result<void>> MirrorsImpl::start(const meta::Snapshot& snapshot,
     groups_[row.name] = {row.mirrors.begin(), row.mirrors.end()};
   }
   CO_TRY(co_await settle_start(found));
+  has_started_ = true;
   tasks_->spawn(watch());
   co_return Result<void>();
 }
@@ -169,7 +170,8 @@ rt::Task<> MirrorsImpl::stop() {
         if (!ended) all_ended = false;
       }
     }
-    if (all_ended) co_await leave_no_marks();
+    // After a start that failed the maps may lack what the marks on disk say.
+    if (all_ended && has_started_) co_await leave_no_marks();
   }
   co_await tasks_->close();
   while (!mirrors_.empty()) {
@@ -199,6 +201,8 @@ rt::Task<> MirrorsImpl::leave_no_marks() {
     }
   }
   for (const auto& [id, mirror] : mirrors_) {
+    // What a copy has sent there and the target has lost has no bit yet.
+    if (failed.contains(mirror->target.number())) failed.insert(mirror->source.number());
     co_await ledger.add_map(mirror->source, mirror->bits());
     co_await ledger.add_map(mirror->source, mirror->missing());
     co_await rt::hop(mirror->target.core());

@@ -1,6 +1,6 @@
 // Transition: does what one row of the relation table says, in its order.
 //
-//   1. quiet     the gates the row names are closed, and drained; they stay so to the end of 3
+//   1. quiet     the gates the row names are closed, and drained; they stay so to the end
 //   2. prepare   flushes; the maps as they will be, in memory
 //   3. commit    one transaction: the mirror's row, those of its volumes, the maps
 //   4. settle    the leg gets the mode of the new state, S is opened or shut, jobs begin and end

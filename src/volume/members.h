@@ -8,9 +8,8 @@
 //   (none)    first join              kOpening  on the volume's core: a tracker is made, and set
 //   kOpening  the tracker is set      kOpen     join returns
 //   kOpen     join, leave not last    kOpen     its mirror joins the list, or leaves it
-//   kOpen     last leave              kClosing  on the volume's core: the tracker is taken away,
-//   its
-//                                               writes end, it is closed
+//   kOpen     last leave              kClosing  on the volume's core: writes end, the tracker is
+//                                               taken away and closed
 //   kClosing  join meanwhile          kClosing  waits for its turn
 //   kClosing  closed, nobody waits    (none)    the member is gone
 //   kClosing  closed, a join waits    kOpening  a new tracker
