@@ -94,7 +94,7 @@ rt::Task<Result<Json>> restore(Array& array, Request request, PathNames) {
   mirror::Mirrors::Restore restore;
   restore.names = body.texts("names");
   const bool to_sync = body.word("then", {"split", "sync"}) == "sync";
-  restore.then = to_sync ? mirror::Mirrors::Then::kSync : mirror::Mirrors::Then::kSplit;
+  restore.then = to_sync ? mirror::Then::kSync : mirror::Then::kSplit;
   restore.online = body.flag("online");
   const bool plan = body.flag("plan");
   CO_TRY(body.done());

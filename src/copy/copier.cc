@@ -29,7 +29,6 @@ Copier::Copier(VolumeImpl& source, std::unique_ptr<Way> way, volume::Tracker& tr
       tracker_(tracker),
       clock_(source.core().clock()),
       state_(start.is_paused ? State::kPaused : State::kRunning),
-      pointer_(start.pointer),
       suspect_(source.size_bytes()),
       bad_(source.size_bytes()),
       rate_(start.rate),

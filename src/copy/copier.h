@@ -76,8 +76,7 @@ class Copier {
     kStopped,    // stop(); the same
   };
   struct Start {
-    uint64_t pointer = 0;  // of an earlier run: where to begin
-    uint64_t rate = 0;     // bytes per second; 0: none
+    uint64_t rate = 0;  // bytes per second; 0: none
     bool is_paused = false;
   };
 
@@ -114,8 +113,6 @@ class Copier {
     std::string reason;                   // of STALLED
   };
   Progress progress() const;
-  // A hint for Start: the next step begins about here.
-  uint64_t pointer() const { return pointer_; }
 
  private:
   enum class Trouble : uint8_t { kNone, kRead, kStore };
@@ -158,7 +155,7 @@ class Copier {
 
   State state_ = State::kRunning;
   std::optional<End> end_;
-  uint64_t pointer_;
+  uint64_t pointer_ = 0;                       // the next step begins about here
   std::array<ByteRange, kSteps> in_flight_{};  // empty: free
   size_t flying_ = 0;
   size_t workers_at_work_ = 0;

@@ -412,20 +412,6 @@ TEST(Copier, AStepWhoseSourceIsStillReadWhenTheLegLeavesSendsNothing) {
   pair.expect_differences_have_bits("left while reading");
 }
 
-TEST(Copier, GoesOnAtThePointerOfAnEarlierRunAndRoundToTheRest) {
-  Pair pair;
-  pair.write(0, 8 * kMiB, 1);
-  pair.p.read_time = 1000;
-  pair.begin({.pointer = 6 * kMiB, .rate = kMiB});
-  pair.world.run_for(rt::kSecond * 3 / 2);
-  EXPECT_FALSE(pair.leg.bits().any({6 * kMiB, 2 * kMiB}));
-  EXPECT_TRUE(pair.leg.bits().all({0, 6 * kMiB}));
-  EXPECT_EQ(pair.copier->pointer(), 8 * kMiB);
-  pair.tell([](Copier& copier) { copier.set_rate(0); });
-  EXPECT_EQ(pair.finish(), End::kDone);
-  pair.expect_equal();
-}
-
 // Each cell of the job table that a copier can be in. A restart is a new Copier, see begin().
 TEST(Copier, ItsStatesAreThoseOfTheJobTable) {
   using mirror::JobEvent;

@@ -111,7 +111,6 @@ struct MirrorRow {
   uint8_t then = 0;    // what follows a reverse copy: split or sync
   uint8_t reason = 0;  // why it is suspended
   uint64_t cut = 0;    // the cut it was split at; 0: none
-  uint64_t progress_bytes = 0;  // of the running copy: a hint, the map is the truth
   int64_t created_us = 0;
   bool operator==(const MirrorRow&) const = default;
 };

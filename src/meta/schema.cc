@@ -111,7 +111,6 @@ CREATE TABLE mirrors(
   then_state INTEGER NOT NULL,
   reason INTEGER NOT NULL,
   cut INTEGER NOT NULL,
-  progress_bytes INTEGER NOT NULL,
   created_us INTEGER NOT NULL,
   CHECK(source <> target)
 ) STRICT;

@@ -60,7 +60,6 @@ MirrorRow mirror_row(uint32_t n, uint16_t source, uint16_t target) {
   row.then = 1;
   row.reason = 255;
   row.cut = 9;
-  row.progress_bytes = UINT64_MAX;
   row.created_us = -7;
   return row;
 }

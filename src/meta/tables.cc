@@ -100,11 +100,11 @@ struct Layout<MirrorRow> {
   static constexpr std::string_view kTable = "mirrors";
   static constexpr std::string_view kKey = "id";
   static constexpr std::string_view kColumns[] = {
-      "id",         "name",   "source", "target",         "relation",  "target_access",
-      "then_state", "reason", "cut",    "progress_bytes", "created_us"};
+      "id",         "name",   "source", "target",    "relation", "target_access",
+      "then_state", "reason", "cut",    "created_us"};
   static auto fields(auto& r, auto&& use) {
     return use(r.id, r.name, r.source, r.target, r.relation, r.access, r.then, r.reason, r.cut,
-               r.progress_bytes, r.created_us);
+               r.created_us);
   }
 };
 

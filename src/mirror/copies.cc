@@ -139,15 +139,19 @@ rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::restore(Restore request) 
       co_return std::unexpected(refusal(outcome, *mirror, known));
     }
   }
-  const ThenRow then = request.then == Then::kSync ? ThenRow::kSync : ThenRow::kSplit;
   for (Mirror* mirror : all) {
     if (mirror->state == Relation::kReverse) continue;
     const volume::Access before = mirror->target.access();
     mirror->target.set_access(volume::Access::read_only());
     const Known known = co_await known_for_restore(*mirror, request);
-    Result<void> done = co_await event(*mirror, RelationEvent::kRestore, known, {.then = then});
+    Result<void> done =
+        co_await event(*mirror, RelationEvent::kRestore, known, {.then = request.then});
     if (!done) {
-      mirror->target.set_access(before);
+      if (done.error().code() != Code::kInDoubt) {
+        mirror->target.set_access(before);
+      } else {
+        co_await stay_in_doubt(*mirror, done.error());
+      }
       co_return std::unexpected(std::move(done).error());
     }
     tell(Severity::kWarning, "mirror_restore", *mirror,
@@ -155,6 +159,24 @@ rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::restore(Restore request) 
                      mirror->target_name()));
   }
   co_return co_await infos_of(all);
+}
+
+// The next start finds either the volume as it is now or one to be restored; what hosts write until
+// then would be lost in the second case. Nor does the target change.
+rt::Task<> MirrorsImpl::stay_in_doubt(Mirror& mirror, const Error& why) {
+  const std::string next = "restart duplexd";
+  co_await rt::hop(mirror.source.core());
+  mirror.source.tracker().refuse_writes(
+      Error(Code::kInDoubt,
+            fmt::format("whether volume {} is restored from volume {} shows at the next start",
+                        mirror.source_name(), mirror.target_name()),
+            next));
+  co_await rt::hop(control_);
+  tell(Severity::kError, "restore_in_doubt", mirror,
+       fmt::format("volume {} takes no writes: whether its restore from volume {} was stored shows "
+                   "at the next start ({})",
+                   mirror.source_name(), mirror.target_name(), why.message()),
+       next);
 }
 
 // --- verify

@@ -142,10 +142,8 @@ void MirrorsImpl::start_job(Mirror& mirror, JobKind kind) {
                        *job->work);
   job->id = opened.id;
   mirror.job(kind) = job;
-  tasks_->spawn(run_job(mirror.row.id, kind, job,
-                        {.pointer = kind == JobKind::kCopy ? mirror.row.progress_bytes : 0,
-                         .rate = opened.rate,
-                         .is_paused = opened.is_paused}));
+  tasks_->spawn(
+      run_job(mirror.row.id, kind, job, {.rate = opened.rate, .is_paused = opened.is_paused}));
 }
 
 // One whose end nobody has followed yet goes on.
@@ -260,7 +258,7 @@ rt::Task<Result<bool>> MirrorsImpl::follow(Mirror& mirror, JobKind kind, const R
     co_return true;
   }
   const bool attached = co_await parts_.volumes.is_attached(mirror.target.number());
-  const bool then_sync = mirror.row.then == static_cast<uint8_t>(ThenRow::kSync);
+  const bool then_sync = mirror.row.then == static_cast<uint8_t>(Then::kSync);
   Known known;
   known.facts.set(Guard::kThenSync, then_sync);
   known.facts.set(Guard::kThenSyncTargetAway, then_sync && !attached);

@@ -34,9 +34,8 @@ namespace duplex::mirror {
 enum class Reason : uint8_t { kNone, kFault, kDiffers, kOperator, kDoubt };
 std::string_view reason_text(Reason reason);
 
-// Numbers of MirrorRow::access and ::then.
+// Numbers of MirrorRow::access.
 enum class TargetAccess : uint8_t { kRefused, kReadOnly, kReadWrite };
-enum class ThenRow : uint8_t { kSplit, kSync };
 
 // Calls the registry from any core: at most one call is on its way.
 class Bell : public rt::Work {

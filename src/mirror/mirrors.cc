@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "mirror/access.h"
+#include "mirror/deadline.h"
 #include "mirror/mirrors_impl.h"
 
 namespace duplex::mirror {
@@ -252,6 +253,15 @@ rt::Task<Result<Mirrors::Created>> MirrorsImpl::create(CreateMirror request) {
   if (source.number == target.number) {
     co_return fail(Code::kInvalid, "a volume cannot be mirrored to itself", "name two volumes");
   }
+  // A write of a mirror that has gone may still reach its target.
+  for (const auto& parting : parting_) {
+    const VolumeNumber late = parting->target.number();
+    if (late != source.number && late != target.number) continue;
+    co_return fail(Code::kBusy,
+                   fmt::format("mirror {} is gone, but its writes to volume {} have not ended",
+                               parting->row.name, parting->target_name()),
+                   "duplex device list");
+  }
   CO_TRY(co_await make(request, source, target));
   CO_TRY_ASSIGN(Mirror* const made, find(request.name));
   tell(Severity::kInfo, "mirror_created", *made,
@@ -268,7 +278,7 @@ rt::Task<Result<void>> MirrorsImpl::make(const CreateMirror& request,
   Known known = known_for_create(request, source, target);
   known.facts.set(Guard::kTargetAway, !co_await parts_.volumes.is_attached(target.number));
   meta::MirrorRow row;
-  row.id = MirrorId(last_mirror_ + 1);
+  row.id = MirrorId(++last_mirror_);  // also when it comes to nothing: its maps may stay a while
   row.name = request.name;
   row.source = source.number;
   row.target = target.number;
@@ -285,11 +295,7 @@ rt::Task<Result<void>> MirrorsImpl::make(const CreateMirror& request,
   const RelationEvent create =
       request.copy ? RelationEvent::kCreateFull : RelationEvent::kCreateNoCopy;
   Result<void> done = co_await event(*mirror, create, known);
-  if (done) {
-    last_mirror_ = mirror->row.id.value();
-  } else {
-    co_await drop(*mirror);
-  }
+  if (!done) co_await drop(*mirror);
   co_return done;
 }
 
@@ -348,8 +354,16 @@ rt::Task<> MirrorsImpl::add_leg(Mirror& mirror, volume::ChangeMap bits, volume::
   co_await volume::offer_changed(mirror.source, mirror.row.name, mirror.bits(), control_);
 }
 
-// The mirror is in no store (any more).
+// The mirror is in no store (any more): nobody finds it from now on. A device that hangs keeps it
+// in parting_ for longer than this waits.
 rt::Task<> MirrorsImpl::drop(Mirror& mirror) {
+  parting_.push_back(std::move(mirrors_.extract(mirror.row.id).mapped()));
+  rt::Clock& clock = control_.clock();
+  co_await within(*tasks_, clock, clock.now() + kMostWait, std::make_shared<Pending>(),
+                  part_with(mirror));
+}
+
+rt::Task<bool> MirrorsImpl::part_with(Mirror& mirror) {
   mirror.state = Relation::kSimplex;
   while (mirror.pending->count > 0 || mirror.lookers > 0 || !mirror.bell.is_quiet()) {
     co_await rt::sleep_for(control_.clock(), rt::kMillisecond);
@@ -366,10 +380,11 @@ rt::Task<> MirrorsImpl::drop(Mirror& mirror) {
   for (const auto& job : mirror.done_jobs) {
     if (job) parts_.jobs.close(job->id, JobDesk::End::kStopped, {}, job->last);
   }
-  const std::unique_ptr<Mirror> last = std::move(mirrors_.extract(mirror.row.id).mapped());
-  last->target.set_access(volume::Access::read_write());
-  co_await parts_.volumes.leave(last->target, last->row.name);
-  co_await parts_.volumes.leave(last->source, last->row.name);
+  mirror.target.set_access(volume::Access::read_write());
+  co_await parts_.volumes.leave(mirror.target, mirror.row.name);
+  co_await parts_.volumes.leave(mirror.source, mirror.row.name);
+  std::erase_if(parting_, [&](const auto& other) { return other.get() == &mirror; });
+  co_return true;
 }
 
 // --- delete
@@ -454,7 +469,7 @@ rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
     if (members.contains(mirror.row.id)) info.groups.push_back(name);
   }
   if (mirror.state == Relation::kReverse) {
-    info.then = mirror.row.then == static_cast<uint8_t>(ThenRow::kSync) ? "sync" : "split";
+    info.then = mirror.row.then == static_cast<uint8_t>(Then::kSync) ? "sync" : "split";
   }
   std::shared_ptr<Mirror::Running> job;
   for (const JobKind kind : {JobKind::kCopy, JobKind::kBack, JobKind::kCompare}) {

@@ -146,7 +146,6 @@ class Mirrors {
     bool disconnect = false;
   };
   virtual rt::Task<Result<std::vector<MirrorInfo>>> resync(Names which) = 0;
-  enum class Then : uint8_t { kSplit, kSync };
   struct Restore {
     std::vector<std::string> names;
     Then then = Then::kSplit;  // `resync --reverse` is a restore that goes on to SYNC

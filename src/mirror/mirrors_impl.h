@@ -110,7 +110,8 @@ class MirrorsImpl final : public Mirrors {
   rt::Task<Result<Mirror*>> join(meta::MirrorRow row);
   std::function<void(ByteRange)> repaired_teller(const Mirror& mirror);
   rt::Task<> add_leg(Mirror& mirror, volume::ChangeMap bits, volume::ChangeMap missing);
-  rt::Task<> drop(Mirror& mirror);
+  rt::Task<> drop(Mirror& mirror);  // within kMostWait
+  rt::Task<bool> part_with(Mirror& mirror);
   rt::Task<bool> flush_source(Mirror& mirror);
   rt::Task<MirrorInfo> info_of(Mirror& mirror);
   rt::Task<std::vector<MirrorInfo>> infos_of(const std::vector<Mirror*>& mirrors);
@@ -121,6 +122,7 @@ class MirrorsImpl final : public Mirrors {
   rt::Task<Known> known_for_resync(Mirror& mirror, bool disconnect) const;
   rt::Task<Known> known_for_restore(Mirror& mirror, const Restore& request);
   rt::Task<Result<void>> resync_one(Mirror& mirror, bool disconnect);
+  rt::Task<> stay_in_doubt(Mirror& mirror, const Error& why);
 
   // jobs.cc
   void start_job(Mirror& mirror, JobKind kind);
@@ -169,8 +171,10 @@ class MirrorsImpl final : public Mirrors {
   uint32_t last_mirror_ = 0;
   uint64_t last_cut_ = 0;
   std::atomic<uint64_t> epoch_;  // of the last cut that was stamped
-  // Those in SIMPLEX are being made or dropped: nobody else looks at them.
+  // One in SIMPLEX is being made: nobody else looks at it.
   std::map<MirrorId, std::unique_ptr<Mirror>> mirrors_;
+  // Those that have gone, until nothing of them is under way.
+  std::vector<std::unique_ptr<Mirror>> parting_;
   std::map<std::string, std::set<MirrorId>> groups_;
   std::map<uint64_t, meta::CutRow> cuts_;
   rt::Mutex turn_;

@@ -115,13 +115,42 @@ TEST_F(MirrorsTest, ACancelledRestoreIsCopiedToTheOtherTargets) {
   EXPECT_EQ(t.desk.last("verify")->end, JobDesk::End::kDone);
 }
 
+// What a host flushed after it would be lost if the record turns out to be there.
+// Mutation: restore() gives the target its access back, whatever the error; nobody refuses writes.
+TEST_F(MirrorsTest, ARestoreInDoubtKeepsBothSidesAsTheyAreUntilTheNextStart) {
+  ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(split({"m"}));
+  ASSERT_TRUE(t.write("p", 0, kMiB, 2));
+  ASSERT_TRUE(t.flush("p"));
+  faults("/state/state.db-wal").flush_error = 1;
+  const auto refused = t.run(t.mirrors->restore({.names = {"m"}}));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kInDoubt);
+  EXPECT_EQ(t.read("p", 0, kMiB), 2);
+  const auto written = t.write("p", 0, 4096, 3);
+  ASSERT_FALSE(written);
+  EXPECT_EQ(written.error().code(), Code::kInDoubt);
+  const auto offered = t.volumes->find("s");
+  EXPECT_TRUE(offered && offered->read_only);
+  EXPECT_EQ(t.events.count("restore_in_doubt"), 1u);
+  faults("/state/state.db-wal").flush_error = 0;
+  t.crash();
+  t.open();
+  const bool was_stored = t.show("m").state == Relation::kReverse;
+  ASSERT_TRUE(t.reaches("m", Relation::kSplit));
+  EXPECT_EQ(t.read("p", 0, kMiB), was_stored ? 1 : 2);
+  EXPECT_EQ(t.read("s", 0, kMiB), 1);
+  EXPECT_TRUE(t.write("p", 0, 4096, 3));
+}
+
 TEST_F(MirrorsTest, ARestoreThatGoesOnToSyncEndsEqual) {
   ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
   make_sync();
   ASSERT_TRUE(split({"m"}));
   ASSERT_TRUE(t.write("p", 0, kMiB, 2));
   ASSERT_TRUE(t.write("s", 2 * kMiB, 4096, 7));
-  ASSERT_TRUE(t.run(t.mirrors->restore({.names = {"m"}, .then = Mirrors::Then::kSync})));
+  ASSERT_TRUE(t.run(t.mirrors->restore({.names = {"m"}, .then = Then::kSync})));
   ASSERT_TRUE(t.reaches("m", Relation::kSync));
   EXPECT_EQ(t.read("p", 0, kMiB), 1);
   EXPECT_EQ(t.read("p", 2 * kMiB, 4096), 7);

@@ -33,6 +33,9 @@ enum class Relation : uint8_t {
 };
 inline constexpr size_t kRelations = 8;
 
+// What a restore ends in; numbers of MirrorRow::then.
+enum class Then : uint8_t { kSplit, kSync };
+
 enum class RelationEvent : uint8_t {
   kCreateFull,
   kCreateNoCopy,

@@ -105,7 +105,7 @@ rt::Task<Result<void>> MirrorsImpl::settle_start(const meta::Marks::Found& found
     const Outcome& outcome = at_start(*mirror, found, attached, bits);
     transitions.push_back(std::make_unique<Transition>(
         *this, *mirror, outcome,
-        Transition::How{.then = static_cast<ThenRow>(mirror->row.then),
+        Transition::How{.then = static_cast<Then>(mirror->row.then),
                         .access = static_cast<TargetAccess>(mirror->row.access),
                         .cut = mirror->row.cut,
                         .detail = attached ? "" : "its device is away",
@@ -184,7 +184,8 @@ rt::Task<> MirrorsImpl::stop() {
       mirror.target.tracker().remove_map(mirror.behind());
     }
     co_await rt::hop(control_);
-    co_await drop(mirror);
+    parting_.push_back(std::move(mirrors_.extract(mirror.row.id).mapped()));
+    co_await part_with(mirror);
   }
 }
 

@@ -271,7 +271,6 @@ rt::Task<> Transition::record(Ledger& ledger) {
   row.relation = static_cast<uint8_t>(to_);
   row.reason = static_cast<uint8_t>(next_reason());
   row.then = static_cast<uint8_t>(how_.then);
-  row.progress_bytes = 0;
   if (outcome_.does(Action::kNewTargetContent)) {
     row.cut = how_.cut;
     row.access = static_cast<uint8_t>(how_.access);

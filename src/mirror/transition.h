@@ -29,7 +29,7 @@ class Transition {
  public:
   // What the caller adds to the row.
   struct How {
-    ThenRow then = ThenRow::kSplit;
+    Then then = Then::kSplit;
     TargetAccess access = TargetAccess::kReadWrite;  // of a split
     uint64_t cut = 0;                                // of a split
     std::string detail = {};                         // of a fault

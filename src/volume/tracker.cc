@@ -31,6 +31,16 @@ Tracker::Tracker(rt::Executor& home, MarkStore& store, uint64_t volume_bytes, si
 
 rt::Task<> Tracker::close() { return hot_.close(); }
 
+rt::Task<Result<HotSet::Use>> Tracker::use(ByteRange range) {
+  if (refused_) [[unlikely]]
+    return refuse(*refused_);
+  return hot_.use(range);
+}
+
+rt::Task<Result<HotSet::Use>> Tracker::refuse(Error why) {
+  co_return std::unexpected(std::move(why));
+}
+
 Tracker::Map* Tracker::find(MapId id) const {
   for (const auto& map : maps_) {
     if (map->id == id) return map.get();

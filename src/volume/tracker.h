@@ -22,6 +22,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -80,7 +81,9 @@ class Tracker final : private MarkSink {
           size_t hot_limit = HotSet::kDefaultLimit);
 
   // Hot set. The write ends, and is in the windows of its legs, before the Use does.
-  rt::Task<Result<HotSet::Use>> use(ByteRange range) { return hot_.use(range); }
+  rt::Task<Result<HotSet::Use>> use(ByteRange range);
+  // From now on use() fails with `why`: what it would mark, the next start might overwrite.
+  void refuse_writes(Error why) { refused_ = std::move(why); }
   HotSet::State state(HotExtent extent) const { return hot_.state(extent); }
   // Ends what is under way. No write, copy or flush is running any more.
   rt::Task<> close();
@@ -216,6 +219,7 @@ class Tracker final : private MarkSink {
   static void begin_flight(Map& map, uint64_t number, HotExtent first, HotExtent last);
   void settle(Map& map, uint64_t number, HotExtent stretch, uint64_t on_disk);
   static void end_flight(Map& map, uint64_t number);
+  static rt::Task<Result<HotSet::Use>> refuse(Error why);
   rt::Task<> record_turn();
   rt::Task<Result<void>> write_words(MapId id, std::vector<ChangeMap::Word> words);
 
@@ -229,6 +233,7 @@ class Tracker final : private MarkSink {
   uint64_t last_flight_ = 0;
   uint32_t wholes_ = 0;  // between whole() and ended()
   rt::Event wholes_ended_;
+  std::optional<Error> refused_;
   HotSet hot_;
 };
 
