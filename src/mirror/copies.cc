@@ -1,22 +1,31 @@
 // Resync, restore, verify: the verbs that start copies.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "mirror/mirrors_impl.h"
 
 namespace duplex::mirror {
-namespace {
-
+// A client with several connections is named once.
 std::string names_of(const std::vector<volume::Member::Client>& clients, bool writers_only) {
-  std::string names;
+  std::vector<std::pair<std::string_view, size_t>> found;
   for (const volume::Member::Client& client : clients) {
     if (writers_only && client.read_only) continue;
-    names += (names.empty() ? "" : ", ") + client.name;
+    const auto same = std::ranges::find(found, client.name, &decltype(found)::value_type::first);
+    if (same == found.end()) {
+      found.emplace_back(client.name, 1);
+    } else {
+      ++same->second;
+    }
+  }
+  std::string names;
+  for (const auto& [name, count] : found) {
+    names += (names.empty() ? "" : ", ") + std::string(name);
+    if (count > 1) names += fmt::format(" ({} connections)", count);
   }
   return names;
 }
-
-}  // namespace
 
 // --- resync
 
@@ -118,7 +127,7 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_restore(Restore request) {
     plan.bytes_overwritten += info.changed_bytes();
     plan.lines.push_back(
         fmt::format("Volume {} becomes what volume {} is: at most {} of it are overwritten.",
-                    info.source, info.target, format_size(info.changed_bytes())));
+                    info.source, info.target, format_size_rounded(info.changed_bytes())));
     for (const Mirror* other : below(mirror->source.number())) {
       if (other == mirror || other->state != Relation::kSync) continue;
       plan.lines.push_back(fmt::format(

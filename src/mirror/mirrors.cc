@@ -2,7 +2,6 @@
 #include "mirror/mirrors.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 
@@ -287,10 +286,8 @@ rt::Task<Result<void>> MirrorsImpl::make(const CreateMirror& request,
   mirror->rate = request.rate;
   // Nobody opens the target from the look at its clients on.
   mirror->target.set_access(access_of(*mirror, Relation::kCopying));
-  std::vector<std::string> clients;
-  for (const auto& client : mirror->target.clients()) clients.push_back(client.name);
-  known.facts.set(Guard::kTargetOpen, !clients.empty());
-  known.client = fmt::format("{}", fmt::join(clients, ", "));
+  known.client = names_of(mirror->target.clients(), false);
+  known.facts.set(Guard::kTargetOpen, !known.client.empty());
   co_await add_leg(*mirror, volume::ChangeMap(), volume::ChangeMap());
   const RelationEvent create =
       request.copy ? RelationEvent::kCreateFull : RelationEvent::kCreateNoCopy;
@@ -405,7 +402,8 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_remove(std::string name) {
     plan.destroys = true;
     plan.bytes_overwritten = info.missing_bytes;
     plan.lines.push_back(fmt::format("{} of volume {} exist only on volume {} and would be lost.",
-                                     format_size(info.missing_bytes), info.source, info.target));
+                                     format_size_rounded(info.missing_bytes), info.source,
+                                     info.target));
   }
   co_return plan;
 }

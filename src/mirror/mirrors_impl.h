@@ -42,6 +42,9 @@ struct Known {
   std::string count = {};
 };
 
+// The clients of a volume, for people.
+std::string names_of(const std::vector<volume::Member::Client>& clients, bool writers_only);
+
 class MirrorsImpl final : public Mirrors {
  public:
   // For a drain, a flush, the end of a copy: longer than a device that is only slow.

@@ -118,6 +118,10 @@ def test_a_resync_with_an_open_target_names_the_client(build):
         error = array.refused("mirror", "resync", "m1")
         expect(error["code"], "e_busy")
         assert "pid" in error["message"] and "--disconnect" in error["next"], error
+        second = connect(array, "copy")
+        error = array.refused("mirror", "resync", "m1")
+        assert error["message"].endswith(f"pid {os.getpid()} (2 connections)"), error
+        second.shutdown()
         expect(mirror(array, "m1")["state"], "SPLIT")
         array.do("mirror", "resync", "m1", "--disconnect", "--wait")
         wait_for(array, "m1", "SYNC")

@@ -1,6 +1,10 @@
 """The NBD contexts duplex:changed/MIRROR, as a backup program uses them."""
 import os
+import pathlib
 import random
+import subprocess
+import threading
+import time
 
 import nbd
 from duplex import KIB, MIB, Array, connect
@@ -128,3 +132,41 @@ def test_contexts_come_and_go_with_the_mirror(build):
         expect(changed(handle), [(0, SIZE)], "of a mirror that is gone")
         handle.shutdown()
         expect(listed(array, "db", "duplex:"), [])
+
+
+# Mutation: the script leaves out what lies behind the first 8 MiB.
+def test_the_script_of_the_guide_keeps_an_image_up_to_date_under_load(build):
+    script = pathlib.Path(__file__).resolve().parents[2] / "docs/examples/incremental-backup"
+    stop = threading.Event()
+
+    def load(array):
+        handle, rng = connect(array, "db"), random.Random(6)
+        while not stop.is_set():
+            handle.pwrite(rng.randbytes(4 * KIB), rng.randrange(SIZE // 4) // 512 * 512)
+            time.sleep(0.001)
+        handle.shutdown()
+
+    with with_volumes(Array(build), "db", "odd", "even") as array:
+        write(array, "db", os.urandom(SIZE // 4))
+        writer = threading.Thread(target=load, args=(array,))
+        writer.start()
+        try:
+            for name in ("odd", "even"):
+                array.do("mirror", "create", name, "db", name, "--wait")
+            array.do("split", "odd", "--access", "ro")
+            image = pathlib.Path(array.path("image"))
+            image.write_bytes(whole(array, "odd"))
+            for old, new in (("odd", "even"), ("even", "odd"), ("odd", "even")):
+                time.sleep(0.2)
+                array.do("mirror", "resync", new, "--wait")
+                wait_for(array, new, "SYNC")
+                array.do("split", new, "--access", "ro")
+                done = subprocess.run([script, array.uri("db"), old, array.uri(new), image],
+                                      text=True, capture_output=True, check=False)
+                expect((done.returncode, done.stderr), (0, ""))
+                copied = int(done.stdout.split()[0])
+                assert 0 < copied < SIZE // 2, done.stdout
+                assert image.read_bytes() == whole(array, new), "the image is not that of the cut"
+        finally:
+            stop.set()
+            writer.join()
