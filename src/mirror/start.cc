@@ -193,12 +193,13 @@ rt::Task<> MirrorsImpl::leave_no_marks() {
   Ledger ledger(control_, parts_.marks);
   std::set<VolumeNumber> flushed, failed;
   for (const auto& [id, mirror] : mirrors_) {
-    for (volume::Member* member : {&mirror->source, &mirror->target}) {
-      if (!flushed.insert(member->number()).second) continue;
-      Result<void> done = co_await member->volume().forward_flush();
-      co_await rt::hop(control_);
-      if (!done) failed.insert(member->number());
-    }
+    if (!flushed.insert(mirror->source.number()).second) continue;
+    if (!co_await mirror->source.volume().flush_untold()) failed.insert(mirror->source.number());
+  }
+  // As its leg asks: what a target lost earlier, and nobody knows, counts as well.
+  for (const auto& [id, mirror] : mirrors_) {
+    flushed.insert(mirror->target.number());
+    if (!co_await mirror->target.volume().forward_flush()) failed.insert(mirror->target.number());
   }
   for (const auto& [id, mirror] : mirrors_) {
     // What a copy has sent there and the target has lost has no bit yet.

@@ -112,11 +112,15 @@ rt::Task<> VolumeImpl::take_tracker() {
 
 void VolumeImpl::record_into(MapId map) {
   ASSERT(tracker_ != nullptr && std::ranges::find(recorded_, map) == recorded_.end());
+  // Hosts come from now on: what was lost before was none of theirs.
+  if (recorded_.empty()) untold_.host = false;
   recorded_.push_back(map);
 }
 
 void VolumeImpl::stop_recording(MapId map) {
   std::erase(recorded_, map);
+  // What was lost has bits, and what the leg sends from now on was not among it.
+  untold_.above = false;
   withdraw(map);
 }
 
@@ -315,7 +319,7 @@ void VolumeImpl::own_lost() {
   });
   if (is_all_held) return;
   ++own_debtor_.losses;
-  loss_untold_ = true;
+  untold_ = {.host = true, .above = true};
 }
 
 }  // namespace duplex::volume

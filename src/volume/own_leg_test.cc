@@ -338,15 +338,59 @@ TEST_F(OwnLegTest, WhatNobodyHoldsGetsABitInEveryMapAndOneFlushFails) {
 }
 
 // The tracker flushes by itself when it cools: nobody is there to be told. Mutation: own_lost()
-// leaves loss_untold_ alone.
-TEST_F(OwnLegTest, ALossInCoolingFailsTheNextFlushAlsoOneFromAbove) {
-  for (const bool is_forwarded : {false, true}) {
+// leaves untold_ alone.
+TEST_F(OwnLegTest, ALossInCoolingFailsTheNextFlushOfTheHostAndTheNextOneFromAbove) {
+  ASSERT_TRUE(write(0, 4096, 1));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+  EXPECT_FALSE(finish(volume.forward_flush()));
+  EXPECT_TRUE(finish(volume.forward_flush()));
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.flush()));
+}
+
+// A verb's own flush meets the loss, or comes after it. Mutation: flush_untold() is
+// flush_and_tell(untold_.host).
+TEST_F(OwnLegTest, ALossThatAVerbHasMetIsToldToTheHostAllTheSame) {
+  for (const bool is_met : {false, true}) {
     ASSERT_TRUE(write(0, 4096, 1));
     backing.fail_flush = {Code::kFlushLost};
-    EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
-    EXPECT_FALSE(finish(is_forwarded ? volume.forward_flush() : volume.flush()));
+    if (!is_met) EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+    EXPECT_EQ(finish(volume.flush_untold()).has_value(), !is_met);
+    EXPECT_TRUE(finish(volume.flush_untold()));
+    EXPECT_FALSE(finish(volume.flush()));
     EXPECT_TRUE(finish(volume.flush()));
   }
+}
+
+// The flush of a leg before a restore meets what hosts of the split target have lost. Mutation:
+// flush_and_tell() clears both.
+TEST_F(OwnLegTest, ALossToldToTheLegAboveIsToldToTheHostsOfASplitVolumeToo) {
+  core().inside([&] {
+    tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize));
+    volume.record_into(kRecorded);
+  });
+  ASSERT_TRUE(write(0, 4096, 1));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.forward_flush()));
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.forward_flush()));
+}
+
+// Mutations: record_into() leaves untold_ alone; stop_recording() does.
+TEST_F(OwnLegTest, NewHostsAndANewSessionHearOfNoOldLoss) {
+  core().inside([&] { tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize)); });
+  ASSERT_TRUE(write(0, 4096, 1));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.forward_flush()));
+  core().inside([&] { volume.record_into(kRecorded); });
+  EXPECT_TRUE(finish(volume.flush()));
+  ASSERT_TRUE(write(0, 4096, 2));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  core().inside([&] { volume.stop_recording(kRecorded); });
+  EXPECT_TRUE(finish(volume.forward_flush()));
 }
 
 // A write that a loss overtook counts as failed. Mutation: write_all() ignores what add() says.

@@ -208,7 +208,15 @@ rt::Task<Result<void>> VolumeImpl::forward_zero(Epoch root, ByteRange range, poo
 rt::Task<Result<void>> VolumeImpl::forward_flush() {
   rt::Executor& home = rt::Executor::current();
   co_await rt::hop(core_);
-  Result<void> done = co_await flush_and_tell();
+  Result<void> done = co_await flush_and_tell(untold_.above);
+  co_await rt::hop(home);
+  co_return done;
+}
+
+rt::Task<Result<void>> VolumeImpl::flush_untold() {
+  rt::Executor& home = rt::Executor::current();
+  co_await rt::hop(core_);
+  Result<void> done = co_await flush_for_fua();
   co_await rt::hop(home);
   co_return done;
 }
