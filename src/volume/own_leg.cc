@@ -227,6 +227,7 @@ Result<void> VolumeImpl::verdict(ByteRange range, const Result<void>& own, uint6
 
 // The host hears of an error only with no target counting as equal (trace F31).
 rt::Task<Result<void>> VolumeImpl::conclude(ByteRange range, Result<void> own, uint64_t took) {
+  if (!own) co_await flush_targets(range, &TargetLeg::owes_copy);
   Result<void> result = verdict(range, own, took);
   if (result && !own) {
     result = co_await write_missing_back(range);

@@ -314,6 +314,45 @@ TEST_F(OwnLegTest, ALegThatBecomesAHolderInAFlushIsFlushedBeforeTheAnswer) {
   EXPECT_EQ(one.backing.count("flush"), flushes + 1);
 }
 
+// What was copied is in the target's cache alone: with that it would lose what was flushed here
+// long ago. Mutation: holds() does not look at owes_copy().
+TEST_F(OwnLegTest, ATargetThatHasNotFlushedWhatWasCopiedHoldsNothingThatIsLostHere) {
+  begin();
+  leave(one);
+  ASSERT_TRUE(write(0, 4096, 2));
+  ASSERT_TRUE(finish(volume.flush()));
+  mode(Mode::kSendWhereClear);
+  ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
+  ASSERT_TRUE(write(8192, 4096, 3));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_FALSE(is_missing(0));
+  EXPECT_TRUE(has_bit(0));
+  EXPECT_EQ(here(0), 2);
+}
+
+// Mutations: conclude() flushes no target; verdict() comes before that.
+TEST_F(OwnLegTest, ATargetThatWasCopiedToFlushesBeforeItHoldsWhatCouldNotBeStoredHere) {
+  begin();
+  for (const bool flushes : {true, false}) {
+    core().inside([&] { tracker.set(kBits, {kExtent, kExtent}); });
+    mode(Mode::kSendWhereClear);
+    ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
+    const size_t before = one.backing.count("flush");
+    if (!flushes) one.backing.fail_flush = {Code::kFlushLost};
+    backing.fail_write = Code::kMediumWrite;
+    EXPECT_EQ(write(kExtent, 4096, 2).has_value(), flushes);
+    backing.fail_write.reset();
+    EXPECT_EQ(one.backing.count("flush"), before + 1);
+    EXPECT_EQ(is_missing(kExtent), flushes);
+    EXPECT_EQ(has_bit(kExtent), !flushes);
+    if (!flushes) continue;
+    ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+    ASSERT_TRUE(finish(volume.flush()));
+    leave(one);
+  }
+}
+
 // Mutation: own_lost() leaves recorded maps out.
 TEST_F(OwnLegTest, WhatNobodyHoldsGetsABitInEveryMapAndOneFlushFails) {
   core().inside([&] {

@@ -164,7 +164,15 @@ rt::Task<> TargetLeg::drained() {
 
 bool TargetLeg::holds(ByteRange range) const {
   return mode_ != Mode::kMark && tracker_.has_map(missing_) && !bits().any(range) &&
-         !is_copying(range);
+         !is_copying(range) && !owes_copy(range);
+}
+
+bool TargetLeg::owes(ByteRange range) const {
+  bool is_owed = false;
+  each_word(range, [&](HotExtent stretch, uint64_t regions) {
+    is_owed |= (window_.word(stretch) & regions) != 0;
+  });
+  return mode_ != Mode::kMark && is_owed;
 }
 
 bool TargetLeg::serves_any(ByteRange range) const {

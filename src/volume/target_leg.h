@@ -110,8 +110,17 @@ class TargetLeg final : public Debtor {
   bool is_missing(ByteRange range) const {
     return tracker_.has_map(missing_) && missing().any(range);
   }
-  // Does the target have what hosts read in all regions of `range`, none of which is missing?
+  // Does the target have what hosts read in all regions of `range`, none of which is missing? With
+  // its cache a target loses what was written since its last flush, as the own backing does; but of
+  // a region that was copied since then it loses all, also what is flushed here: that it does not
+  // hold.
   bool holds(ByteRange range) const;
+  // Would it, after a flush?
+  bool owes_copy(ByteRange range) const {
+    return mode_ != Mode::kMark && tracker_.is_copy_owed(bits_, range);
+  }
+  // Has any of it been written there since the last flush?
+  bool owes(ByteRange range) const;
   // The same, for a read that the own backing has refused: not of a leg that is armed, whose target
   // may be past its cut. Of all of `range`; or of any region of it, missing ones left aside.
   bool serves(ByteRange range) const { return cut_ == kNoCut && holds(range); }

@@ -82,6 +82,15 @@ void VolumeImpl::start_flush(TargetLeg& leg, LegJoin& join) {
   tasks_->spawn(flush_target(leg, join));
 }
 
+// Before a target counts as one that holds the range.
+rt::Task<> VolumeImpl::flush_targets(ByteRange range, bool (TargetLeg::*owes)(ByteRange) const) {
+  LegJoin join;
+  for (TargetLeg* leg : legs_) {
+    if ((leg->*owes)(range)) start_flush(*leg, join);
+  }
+  co_await join.all();
+}
+
 rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
                                              std::span<const std::byte> from) {
   const ByteRange range{offset, from.size()};

@@ -236,6 +236,7 @@ class VolumeImpl final : public Volume {
                          pool::ZeroMode mode, LegJoin& join);
   rt::Task<> flush_target(TargetLeg& leg, LegJoin& join);
   void start_flush(TargetLeg& leg, LegJoin& join);
+  rt::Task<> flush_targets(ByteRange range, bool (TargetLeg::*owes)(ByteRange) const);
   void refused_by_own(ByteRange range, const Error& why);
   rt::Task<Result<void>> flush_for_fua();
   rt::Task<Result<void>> flush_and_tell(bool& untold);
