@@ -258,7 +258,32 @@ rt::Task<Result<void>> VolumeImpl::write_missing_back() {
   if (maps.empty()) co_return Result<void>();
   Tracker& tracker = *tracker_;
   for (const MapId map : maps) CO_TRY(co_await tracker.write_back(map));
+  if (!tracker.is_anything_missing()) co_return Result<void>();
+  for (const MapId map : maps) {
+    if (tracker.has_map(map)) forget_earlier_holders(map);
+  }
+  for (const MapId map : maps) CO_TRY(co_await tracker.write_back(map));
   co_return Result<void>();
+}
+
+// A region that came back from one leg and was lost again is missing at another one that has all of
+// it. The mark of the first is still on disk, and has to leave it before what is written since
+// counts as durable: a start would find the region at both. But not before the mark of the other
+// one is there: a start that found it at neither would read here what is lost.
+void VolumeImpl::forget_earlier_holders(MapId holder) {
+  const ChangeMap& missing = tracker_->map(holder);
+  ChangeMap durable(size_bytes());
+  for (auto word = missing.next_word(HotExtent(0)); word;
+       word = missing.next_word(HotExtent(word->stretch.value() + 1))) {
+    if (!tracker_->is_pending(holder, word->stretch)) {
+      durable.set_word(word->stretch, word->regions);
+    }
+  }
+  if (durable.empty()) return;
+  for (const TargetLeg* leg : legs_) {
+    const MapId other = leg->missing_id();
+    if (other != holder && tracker_->has_map(other)) tracker_->drop(other, durable);
+  }
 }
 
 // A flush that fails has lost what no flush covered. Where targets have all of it, nothing is lost.

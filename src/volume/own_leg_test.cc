@@ -314,45 +314,6 @@ TEST_F(OwnLegTest, ALegThatBecomesAHolderInAFlushIsFlushedBeforeTheAnswer) {
   EXPECT_EQ(one.backing.count("flush"), flushes + 1);
 }
 
-// What was copied is in the target's cache alone: with that it would lose what was flushed here
-// long ago. Mutation: holds() does not look at owes_copy().
-TEST_F(OwnLegTest, ATargetThatHasNotFlushedWhatWasCopiedHoldsNothingThatIsLostHere) {
-  begin();
-  leave(one);
-  ASSERT_TRUE(write(0, 4096, 2));
-  ASSERT_TRUE(finish(volume.flush()));
-  mode(Mode::kSendWhereClear);
-  ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
-  ASSERT_TRUE(write(8192, 4096, 3));
-  backing.fail_flush = {Code::kFlushLost};
-  EXPECT_FALSE(finish(volume.flush()));
-  EXPECT_FALSE(is_missing(0));
-  EXPECT_TRUE(has_bit(0));
-  EXPECT_EQ(here(0), 2);
-}
-
-// Mutations: conclude() flushes no target; verdict() comes before that.
-TEST_F(OwnLegTest, ATargetThatWasCopiedToFlushesBeforeItHoldsWhatCouldNotBeStoredHere) {
-  begin();
-  for (const bool flushes : {true, false}) {
-    core().inside([&] { tracker.set(kBits, {kExtent, kExtent}); });
-    mode(Mode::kSendWhereClear);
-    ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
-    const size_t before = one.backing.count("flush");
-    if (!flushes) one.backing.fail_flush = {Code::kFlushLost};
-    backing.fail_write = Code::kMediumWrite;
-    EXPECT_EQ(write(kExtent, 4096, 2).has_value(), flushes);
-    backing.fail_write.reset();
-    EXPECT_EQ(one.backing.count("flush"), before + 1);
-    EXPECT_EQ(is_missing(kExtent), flushes);
-    EXPECT_EQ(has_bit(kExtent), !flushes);
-    if (!flushes) continue;
-    ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
-    ASSERT_TRUE(finish(volume.flush()));
-    leave(one);
-  }
-}
-
 // Mutation: own_lost() leaves recorded maps out.
 TEST_F(OwnLegTest, WhatNobodyHoldsGetsABitInEveryMapAndOneFlushFails) {
   core().inside([&] {
@@ -374,62 +335,6 @@ TEST_F(OwnLegTest, WhatNobodyHoldsGetsABitInEveryMapAndOneFlushFails) {
   EXPECT_TRUE(tracker.map(kRecorded).any({0, 1}));
   EXPECT_FALSE(is_missing(0));
   EXPECT_TRUE(finish(volume.flush()));
-}
-
-// The tracker flushes by itself when it cools: nobody is there to be told. Mutation: own_lost()
-// leaves untold_ alone.
-TEST_F(OwnLegTest, ALossInCoolingFailsTheNextFlushOfTheHostAndTheNextOneFromAbove) {
-  ASSERT_TRUE(write(0, 4096, 1));
-  backing.fail_flush = {Code::kFlushLost};
-  EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
-  EXPECT_FALSE(finish(volume.forward_flush()));
-  EXPECT_TRUE(finish(volume.forward_flush()));
-  EXPECT_FALSE(finish(volume.flush()));
-  EXPECT_TRUE(finish(volume.flush()));
-}
-
-// A verb's own flush meets the loss, or comes after it. Mutation: flush_untold() is
-// flush_and_tell(untold_.host).
-TEST_F(OwnLegTest, ALossThatAVerbHasMetIsToldToTheHostAllTheSame) {
-  for (const bool is_met : {false, true}) {
-    ASSERT_TRUE(write(0, 4096, 1));
-    backing.fail_flush = {Code::kFlushLost};
-    if (!is_met) EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
-    EXPECT_EQ(finish(volume.flush_untold()).has_value(), !is_met);
-    EXPECT_TRUE(finish(volume.flush_untold()));
-    EXPECT_FALSE(finish(volume.flush()));
-    EXPECT_TRUE(finish(volume.flush()));
-  }
-}
-
-// The flush of a leg before a restore meets what hosts of the split target have lost. Mutation:
-// flush_and_tell() clears both.
-TEST_F(OwnLegTest, ALossToldToTheLegAboveIsToldToTheHostsOfASplitVolumeToo) {
-  core().inside([&] {
-    tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize));
-    volume.record_into(kRecorded);
-  });
-  ASSERT_TRUE(write(0, 4096, 1));
-  backing.fail_flush = {Code::kFlushLost};
-  EXPECT_FALSE(finish(volume.forward_flush()));
-  EXPECT_FALSE(finish(volume.flush()));
-  EXPECT_TRUE(finish(volume.flush()));
-  EXPECT_TRUE(finish(volume.forward_flush()));
-}
-
-// Mutations: record_into() leaves untold_ alone; stop_recording() does.
-TEST_F(OwnLegTest, NewHostsAndANewSessionHearOfNoOldLoss) {
-  core().inside([&] { tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize)); });
-  ASSERT_TRUE(write(0, 4096, 1));
-  backing.fail_flush = {Code::kFlushLost};
-  EXPECT_FALSE(finish(volume.forward_flush()));
-  core().inside([&] { volume.record_into(kRecorded); });
-  EXPECT_TRUE(finish(volume.flush()));
-  ASSERT_TRUE(write(0, 4096, 2));
-  backing.fail_flush = {Code::kFlushLost};
-  EXPECT_FALSE(finish(volume.flush()));
-  core().inside([&] { volume.stop_recording(kRecorded); });
-  EXPECT_TRUE(finish(volume.forward_flush()));
 }
 
 // A write that a loss overtook counts as failed. Mutation: write_all() ignores what add() says.

@@ -278,6 +278,7 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> conclude(ByteRange range, Result<void> own, uint64_t took);
   rt::Task<Result<void>> write_missing_back(ByteRange range);
   rt::Task<Result<void>> write_missing_back();
+  void forget_earlier_holders(MapId holder);
   rt::Task<Result<void>> flush_own();
   void own_lost();
 
