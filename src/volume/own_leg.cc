@@ -4,8 +4,7 @@
 //
 // Why no read is old. A region becomes missing, and comes back, in one step without a suspension.
 // A read of the own backing looks again when it has ended: what was lost under it is read once
-// more, where it is. A read of a target that began before the region came back may end after a
-// newer write was answered: it began before that write ended, so the old bytes are right. When a
+// more, where it is. So does a read of a target: what came back meanwhile is read here. When a
 // region becomes missing, a write beside what failed may have reached the own backing, and readers,
 // but not yet the target: reads of the target wait for such a write first.
 #include <algorithm>
@@ -70,7 +69,11 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
       continue;
     }
     if (from.leg != nullptr) {
-      CO_TRY(co_await from.leg->read(offset, part));
+      const Readers::Inside stay = from.leg->stay();
+      const Result<void> done = co_await from.leg->read(offset, part);
+      // Back here meanwhile: the target may have been split since, and written by its own hosts.
+      if (!from.leg->is_missing_all({offset, part.size()})) continue;
+      if (!done) co_return done;
     } else {
       Result<void> done = co_await backing_.read(offset, part);
       if (is_missing({offset, part.size()})) continue;  // lost meanwhile

@@ -103,6 +103,24 @@ TEST_F(OwnLossTest, ATargetThatWasCopiedToFlushesBeforeItHoldsWhatCouldNotBeStor
   }
 }
 
+// A slow read of the target: meanwhile the region has come back, the target was split, and its own
+// hosts have written. Mutation: read_blocks() does not look again after it has read a target.
+TEST_F(OwnLossTest, AReadOfATargetFromWhichTheRegionCameBackMeanwhileIsReadAgainHere) {
+  begin();
+  set_missing(0, kExtent);
+  one.backing.hold_reads = true;
+  const rt::Buffer block = core().buffers().get(kBlockBytes);
+  const auto read = world.start(core(), volume.read(0, block.span()));
+  world.run();
+  ASSERT_FALSE(read->has_value());
+  core().inside([&] { tracker.begin_copy(kMissing, {0, kExtent}).done(); });
+  ASSERT_TRUE(finish(one.backing.write(0, filled(kExtent, 9))));
+  world.reactor(1).inside([&] { one.backing.release(); });
+  world.run();
+  ASSERT_TRUE(read->has_value() && **read);
+  EXPECT_EQ(static_cast<int>(block.span()[0]), 1);
+}
+
 // It came back from one leg, was lost again, and is missing at the one that held it all the time:
 // what is written then is there alone. Mutation: write_missing_back() ends after the first pass.
 TEST_F(OwnLossTest, AMarkOfAnEarlierHolderLeavesTheDiskBeforeTheFlushIsAnswered) {

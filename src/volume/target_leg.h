@@ -110,6 +110,9 @@ class TargetLeg final : public Debtor {
   bool is_missing(ByteRange range) const {
     return tracker_.has_map(missing_) && missing().any(range);
   }
+  bool is_missing_all(ByteRange range) const {
+    return tracker_.has_map(missing_) && missing().all(range);
+  }
   // Does the target have what hosts read in all regions of `range`, none of which is missing? With
   // its cache a target loses what was written since its last flush, as the own backing does; but of
   // a region that was copied since then it loses all, also what is flushed here: that it does not
