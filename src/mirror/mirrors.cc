@@ -411,7 +411,7 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_remove(std::string name) {
 rt::Task<bool> MirrorsImpl::flush_source(Mirror& mirror) {
   rt::Clock& clock = control_.clock();
   const auto done = co_await within(*tasks_, clock, clock.now() + kMostWait, mirror.pending,
-                                    mirror.source.volume().forward_flush());
+                                    mirror.source.volume().flush_untold());
   co_return done && done->has_value();
 }
 

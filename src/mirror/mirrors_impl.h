@@ -157,6 +157,7 @@ class MirrorsImpl final : public Mirrors {
   // start.cc
   rt::Task<Result<void>> bring_back(meta::MirrorRow row, const meta::Marks::Found& found);
   rt::Task<Result<void>> settle_start(const meta::Marks::Found& found);
+  rt::Task<> choose_holders(volume::Member& source);
   const Outcome& at_start(const Mirror& mirror, const meta::Marks::Found& found, bool attached,
                           bool bits) const;
   rt::Task<> go_on(Mirror& mirror);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "mirror/mirrors_impl.h"
 
@@ -95,6 +96,7 @@ rt::Task<Result<void>> MirrorsImpl::settle_start(const meta::Marks::Found& found
     member->tracker().mark_in_maps_at_start(hot);
     co_await rt::hop(control_);
   }
+  for (const auto& [number, member] : members) co_await choose_holders(*member);
   Ledger ledger(control_, parts_.marks);
   std::vector<std::unique_ptr<Transition>> transitions;
   for (const auto& [id, mirror] : mirrors_) {
@@ -129,6 +131,38 @@ rt::Task<Result<void>> MirrorsImpl::settle_start(const meta::Marks::Found& found
          "duplex mirror resync " + mirror->row.name);
   }
   co_return Result<void>();
+}
+
+// A crash may leave a region missing at two targets: it had come back from one, was lost again, and
+// is missing at another that held it. All that was written since went there, so that one is chosen:
+// a target that is restored from got nothing, and one that is suspended had left. The other one
+// gets a bit.
+rt::Task<> MirrorsImpl::choose_holders(volume::Member& source) {
+  std::vector<Mirror*> all = below(source.number());
+  const auto rank = [](const Mirror* mirror) {
+    const int behind = mirror->state == Relation::kReverse     ? 2
+                       : mirror->state == Relation::kSuspended ? 1
+                                                               : 0;
+    return std::pair(behind, mirror->row.id);
+  };
+  std::ranges::sort(all, {}, rank);
+  co_await rt::hop(source.core());
+  volume::Tracker& tracker = source.tracker();
+  ChangeMap chosen(source.size_bytes());
+  for (const Mirror* mirror : all) {
+    const ChangeMap& missing = tracker.map(mirror->missing());
+    ChangeMap twice(source.size_bytes());
+    for (auto word = missing.next_word(HotExtent(0)); word;
+         word = missing.next_word(HotExtent(word->stretch.value() + 1))) {
+      const uint64_t regions = word->regions & chosen.word(word->stretch);
+      if (regions == 0) continue;
+      twice.set_word(word->stretch, regions);
+      tracker.or_word(mirror->bits(), word->stretch, regions);
+    }
+    if (!twice.empty()) tracker.drop(mirror->missing(), twice);
+    chosen.unite(tracker.map(mirror->missing()));
+  }
+  co_await rt::hop(control_);
 }
 
 // A stop that was clean has left neither marks nor bits in SYNC; so one rule does for both kinds.
@@ -194,12 +228,13 @@ rt::Task<> MirrorsImpl::leave_no_marks() {
   Ledger ledger(control_, parts_.marks);
   std::set<VolumeNumber> flushed, failed;
   for (const auto& [id, mirror] : mirrors_) {
-    for (volume::Member* member : {&mirror->source, &mirror->target}) {
-      if (!flushed.insert(member->number()).second) continue;
-      Result<void> done = co_await member->volume().forward_flush();
-      co_await rt::hop(control_);
-      if (!done) failed.insert(member->number());
-    }
+    if (!flushed.insert(mirror->source.number()).second) continue;
+    if (!co_await mirror->source.volume().flush_untold()) failed.insert(mirror->source.number());
+  }
+  // As its leg asks: what a target lost earlier, and nobody knows, counts as well.
+  for (const auto& [id, mirror] : mirrors_) {
+    flushed.insert(mirror->target.number());
+    if (!co_await mirror->target.volume().forward_flush()) failed.insert(mirror->target.number());
   }
   for (const auto& [id, mirror] : mirrors_) {
     // What a copy has sent there and the target has lost has no bit yet.

@@ -63,7 +63,7 @@ rt::Task<Result<void>> flush_target(Mirror& mirror, rt::Core& control) {
 }
 
 rt::Task<Result<void>> flush_source(volume::Member& member, rt::Core& control) {
-  Result<void> done = co_await member.volume().forward_flush();
+  Result<void> done = co_await member.volume().flush_untold();
   co_await rt::hop(control);
   co_return done;
 }

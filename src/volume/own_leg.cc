@@ -4,8 +4,7 @@
 //
 // Why no read is old. A region becomes missing, and comes back, in one step without a suspension.
 // A read of the own backing looks again when it has ended: what was lost under it is read once
-// more, where it is. A read of a target that began before the region came back may end after a
-// newer write was answered: it began before that write ended, so the old bytes are right. When a
+// more, where it is. So does a read of a target: what came back meanwhile is read here. When a
 // region becomes missing, a write beside what failed may have reached the own backing, and readers,
 // but not yet the target: reads of the target wait for such a write first.
 #include <algorithm>
@@ -70,7 +69,11 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
       continue;
     }
     if (from.leg != nullptr) {
-      CO_TRY(co_await from.leg->read(offset, part));
+      const Readers::Inside stay = from.leg->stay();
+      const Result<void> done = co_await from.leg->read(offset, part);
+      // Back here meanwhile: the target may have been split since, and written by its own hosts.
+      if (!from.leg->is_missing_all({offset, part.size()})) continue;
+      if (!done) co_return done;
     } else {
       Result<void> done = co_await backing_.read(offset, part);
       if (is_missing({offset, part.size()})) continue;  // lost meanwhile
@@ -112,11 +115,15 @@ rt::Task<> VolumeImpl::take_tracker() {
 
 void VolumeImpl::record_into(MapId map) {
   ASSERT(tracker_ != nullptr && std::ranges::find(recorded_, map) == recorded_.end());
+  // Hosts come from now on: what was lost before was none of theirs.
+  if (recorded_.empty()) untold_.host = false;
   recorded_.push_back(map);
 }
 
 void VolumeImpl::stop_recording(MapId map) {
   std::erase(recorded_, map);
+  // What was lost has bits, and what the leg sends from now on was not among it.
+  untold_.above = false;
   withdraw(map);
 }
 
@@ -223,6 +230,7 @@ Result<void> VolumeImpl::verdict(ByteRange range, const Result<void>& own, uint6
 
 // The host hears of an error only with no target counting as equal (trace F31).
 rt::Task<Result<void>> VolumeImpl::conclude(ByteRange range, Result<void> own, uint64_t took) {
+  if (!own) co_await flush_targets(range, &TargetLeg::owes_copy);
   Result<void> result = verdict(range, own, took);
   if (result && !own) {
     result = co_await write_missing_back(range);
@@ -253,7 +261,32 @@ rt::Task<Result<void>> VolumeImpl::write_missing_back() {
   if (maps.empty()) co_return Result<void>();
   Tracker& tracker = *tracker_;
   for (const MapId map : maps) CO_TRY(co_await tracker.write_back(map));
+  if (!tracker.is_anything_missing()) co_return Result<void>();
+  for (const MapId map : maps) {
+    if (tracker.has_map(map)) forget_earlier_holders(map);
+  }
+  for (const MapId map : maps) CO_TRY(co_await tracker.write_back(map));
   co_return Result<void>();
+}
+
+// A region that came back from one leg and was lost again is missing at another one that has all of
+// it. The mark of the first is still on disk, and has to leave it before what is written since
+// counts as durable: a start would find the region at both. But not before the mark of the other
+// one is there: a start that found it at neither would read here what is lost.
+void VolumeImpl::forget_earlier_holders(MapId holder) {
+  const ChangeMap& missing = tracker_->map(holder);
+  ChangeMap durable(size_bytes());
+  for (auto word = missing.next_word(HotExtent(0)); word;
+       word = missing.next_word(HotExtent(word->stretch.value() + 1))) {
+    if (!tracker_->is_pending(holder, word->stretch)) {
+      durable.set_word(word->stretch, word->regions);
+    }
+  }
+  if (durable.empty()) return;
+  for (const TargetLeg* leg : legs_) {
+    const MapId other = leg->missing_id();
+    if (other != holder && tracker_->has_map(other)) tracker_->drop(other, durable);
+  }
 }
 
 // A flush that fails has lost what no flush covered. Where targets have all of it, nothing is lost.
@@ -315,7 +348,7 @@ void VolumeImpl::own_lost() {
   });
   if (is_all_held) return;
   ++own_debtor_.losses;
-  loss_untold_ = true;
+  untold_ = {.host = true, .above = true};
 }
 
 }  // namespace duplex::volume

@@ -337,18 +337,6 @@ TEST_F(OwnLegTest, WhatNobodyHoldsGetsABitInEveryMapAndOneFlushFails) {
   EXPECT_TRUE(finish(volume.flush()));
 }
 
-// The tracker flushes by itself when it cools: nobody is there to be told. Mutation: own_lost()
-// leaves loss_untold_ alone.
-TEST_F(OwnLegTest, ALossInCoolingFailsTheNextFlushAlsoOneFromAbove) {
-  for (const bool is_forwarded : {false, true}) {
-    ASSERT_TRUE(write(0, 4096, 1));
-    backing.fail_flush = {Code::kFlushLost};
-    EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
-    EXPECT_FALSE(finish(is_forwarded ? volume.forward_flush() : volume.flush()));
-    EXPECT_TRUE(finish(volume.flush()));
-  }
-}
-
 // A write that a loss overtook counts as failed. Mutation: write_all() ignores what add() says.
 TEST_F(OwnLegTest, AWriteUnderWayAtALossCountsAsFailedHere) {
   begin();

@@ -13,6 +13,10 @@
 // stopped and begun again in between follows from TargetLeg::drained(), which waits for reads. A
 // copy to a target never reads that target: the bits under the copy say that it lacks them.
 //
+// A target may have lost its cache and nobody knows yet: what it then has is older than what the
+// own backing cannot read just now, and a repair would put it there for good. So a target that owes
+// a flush is flushed first: one that has lost something leaves.
+//
 // The repair reads here again, and writes only what still fails: the bytes readers find anyway, so
 // nothing is forwarded and no bit set. It is a write of the own backing like any other, marked and
 // in its window; with the cache that loses it the region becomes missing at the target it came
@@ -49,7 +53,9 @@ VolumeImpl::Route VolumeImpl::rescuer(ByteRange range, uint64_t tried) const {
 rt::Task<Result<void>> VolumeImpl::rescue(uint64_t offset, std::span<std::byte> into, Rescue how,
                                           Error why) {
   const ByteRange range{offset, into.size()};
-  const auto is_served = [&](const TargetLeg* leg) { return leg->serves_any(range); };
+  const auto is_served = [&](const TargetLeg* leg) {
+    return leg->serves_any(range) || leg->owes_copy(range);
+  };
   if (how == Rescue::kNever || why.code() != Code::kMediumRead ||
       std::ranges::none_of(legs_, is_served)) {
     co_return std::unexpected(std::move(why));
@@ -57,6 +63,7 @@ rt::Task<Result<void>> VolumeImpl::rescue(uint64_t offset, std::span<std::byte> 
   std::optional<RangeLock::Held> lock;
   if (how == Rescue::kLocks) lock.emplace(co_await locks_.lock(range));
   if (!is_inside(range)) co_return fail(Code::kSize);
+  co_await flush_targets(range, &TargetLeg::owes);
   uint64_t repair_from = range.end(), repair_to = range.offset;
   for (uint64_t at = range.offset; at < range.end();) {
     const std::span<std::byte> rest = into.subspan(at - range.offset);
@@ -131,6 +138,7 @@ rt::Task<bool> VolumeImpl::repair_region(ByteRange region) {
   if (is_missing(region)) co_return true;  // a repair of another kind
   const rt::Buffer buffer = core_.buffers().get(region.length);
   if (co_await backing_.read(region.offset, buffer.span())) co_return true;
+  co_await flush_targets(region, &TargetLeg::owes);
   if (is_missing(region)) co_return true;
   TargetLeg* const leg = rescuer(region, 0).leg;
   if (leg == nullptr) co_return false;

@@ -127,6 +127,35 @@ TEST_F(ReadRepairTest, ATargetBeingCopiedAnswersWhereItHasNoBit) {
   EXPECT_EQ(repaired(), 1u);
 }
 
+// Mutations: rescue() asks for serves_any() alone; it flushes nobody.
+TEST_F(ReadRepairTest, ATargetThatWasCopiedToLatelyAnswersWhenItHasFlushed) {
+  begin_bad();
+  leave(one);
+  backing.unreadable = {0, 0};
+  core().inside([&] { tracker.set(kBits, {0, kExtent}); });
+  mode(Mode::kSendWhereClear);
+  ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
+  backing.unreadable = kBad;
+  EXPECT_EQ(here(4096), 1);
+  EXPECT_EQ(repaired(), 1u);
+  EXPECT_FALSE(one.leg.owes({0, kExtent}));
+}
+
+// Its cache is gone, and nobody knows yet: what is here and cannot be read just now is newer.
+// Mutation: rescue() flushes nobody.
+TEST_F(ReadRepairTest, ATargetThatHasLostItsCacheAnswersForNothingAndRepairsNothing) {
+  begin();
+  ASSERT_TRUE(write(4096, 4096, 2));
+  ASSERT_TRUE(finish(one.backing.write(4096, filled(4096, 1))));
+  one.backing.fail_flush = {Code::kFlushLost};
+  backing.unreadable = kBad;
+  EXPECT_EQ(read_error(4096), Code::kMediumRead);
+  EXPECT_EQ(repaired(), 0u);
+  EXPECT_TRUE(has_bit(4096));
+  backing.unreadable = {0, 0};
+  EXPECT_EQ(here(4096), 2);
+}
+
 // Mutation: serves() does not look at the cut.
 TEST_F(ReadRepairTest, AnArmedLegNeitherAnswersNorRepairs) {
   begin_bad();

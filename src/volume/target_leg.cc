@@ -144,6 +144,7 @@ void TargetLeg::leave(const Error& why) {
 
 // The leg may have left while the flush was on its way.
 void TargetLeg::lost(const Error& why) {
+  has_lost_missing_ = has_lost_missing_ || is_missing_any();
   if (mode_ == Mode::kMark) {
     lose_window();
   } else {
@@ -164,7 +165,15 @@ rt::Task<> TargetLeg::drained() {
 
 bool TargetLeg::holds(ByteRange range) const {
   return mode_ != Mode::kMark && tracker_.has_map(missing_) && !bits().any(range) &&
-         !is_copying(range);
+         !is_copying(range) && !owes_copy(range);
+}
+
+bool TargetLeg::owes(ByteRange range) const {
+  bool is_owed = false;
+  each_word(range, [&](HotExtent stretch, uint64_t regions) {
+    is_owed |= (window_.word(stretch) & regions) != 0;
+  });
+  return mode_ != Mode::kMark && is_owed;
 }
 
 bool TargetLeg::serves_any(ByteRange range) const {

@@ -38,6 +38,7 @@
 #include <functional>
 #include <limits>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -110,8 +111,20 @@ class TargetLeg final : public Debtor {
   bool is_missing(ByteRange range) const {
     return tracker_.has_map(missing_) && missing().any(range);
   }
-  // Does the target have what hosts read in all regions of `range`, none of which is missing?
+  bool is_missing_all(ByteRange range) const {
+    return tracker_.has_map(missing_) && missing().all(range);
+  }
+  // Does the target have what hosts read in all regions of `range`, none of which is missing? With
+  // its cache a target loses what was written since its last flush, as the own backing does; but of
+  // a region that was copied since then it loses all, also what is flushed here: that it does not
+  // hold.
   bool holds(ByteRange range) const;
+  // Would it, after a flush?
+  bool owes_copy(ByteRange range) const {
+    return mode_ != Mode::kMark && tracker_.is_copy_owed(bits_, range);
+  }
+  // Has any of it been written there since the last flush?
+  bool owes(ByteRange range) const;
   // The same, for a read that the own backing has refused: not of a leg that is armed, whose target
   // may be past its cut. Of all of `range`; or of any region of it, missing ones left aside.
   bool serves(ByteRange range) const { return cut_ == kNoCut && holds(range); }
@@ -150,6 +163,9 @@ class TargetLeg final : public Debtor {
   Window& window() override { return window_; }
   rt::Task<Result<void>> flush() override;
   void lost(const Error& why) override;
+  // Has a flush of the target failed while regions were missing here, since this was asked last?
+  // What was lost is nowhere else, whoever asked for that flush.
+  bool take_lost_missing() { return std::exchange(has_lost_missing_, false); }
 
  private:
   class Sending;
@@ -167,6 +183,7 @@ class TargetLeg final : public Debtor {
   const std::function<void(ByteRange)> was_repaired_;
   Mode mode_ = Mode::kMark;
   Epoch cut_ = kNoCut;
+  bool has_lost_missing_ = false;
   size_t slot_ = 0;
   uint32_t in_flight_ = 0;
   rt::Event landed_;  // pulsed when in_flight_ becomes 0

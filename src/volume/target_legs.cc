@@ -82,6 +82,15 @@ void VolumeImpl::start_flush(TargetLeg& leg, LegJoin& join) {
   tasks_->spawn(flush_target(leg, join));
 }
 
+// Before a target counts as one that holds the range.
+rt::Task<> VolumeImpl::flush_targets(ByteRange range, bool (TargetLeg::*owes)(ByteRange) const) {
+  LegJoin join;
+  for (TargetLeg* leg : legs_) {
+    if ((leg->*owes)(range)) start_flush(*leg, join);
+  }
+  co_await join.all();
+}
+
 rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
                                              std::span<const std::byte> from) {
   const ByteRange range{offset, from.size()};
@@ -145,9 +154,10 @@ rt::Task<Result<void>> VolumeImpl::flush_all() {
     start_flush(**leg, join);
     co_await join.all();
   }
-  for (const TargetLeg* leg : legs_) {
+  for (TargetLeg* leg : legs_) {
     const bool has_failed = (join.failed >> leg->slot() & 1) != 0;
-    if (own && leg->is_missing_any() && has_failed) own = fail(Code::kFlushLost);
+    const bool has_lost = leg->take_lost_missing();  // told now, also where cooling has met it
+    if (own && (has_lost || (leg->is_missing_any() && has_failed))) own = fail(Code::kFlushLost);
   }
   if (own) own = co_await write_missing_back();
   co_return acknowledge({.own = std::move(own)});
@@ -208,7 +218,15 @@ rt::Task<Result<void>> VolumeImpl::forward_zero(Epoch root, ByteRange range, poo
 rt::Task<Result<void>> VolumeImpl::forward_flush() {
   rt::Executor& home = rt::Executor::current();
   co_await rt::hop(core_);
-  Result<void> done = co_await flush_and_tell();
+  Result<void> done = co_await flush_and_tell(untold_.above);
+  co_await rt::hop(home);
+  co_return done;
+}
+
+rt::Task<Result<void>> VolumeImpl::flush_untold() {
+  rt::Executor& home = rt::Executor::current();
+  co_await rt::hop(core_);
+  Result<void> done = co_await flush_for_fua();
   co_await rt::hop(home);
   co_return done;
 }

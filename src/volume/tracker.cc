@@ -85,6 +85,16 @@ bool Tracker::is_copying(MapId id, ByteRange range) const {
   return std::ranges::any_of(at(id).copying, [&](ByteRange copy) { return copy.overlaps(range); });
 }
 
+bool Tracker::is_copy_owed(MapId id, ByteRange range) const {
+  const Map& map = at(id);
+  if (map.to == nullptr || !map.cleared.any(range)) return false;
+  bool is_owed = false;
+  each_word(range, [&](HotExtent stretch, uint64_t regions) {
+    is_owed |= (map.cleared.word(stretch) & map.to->word(stretch) & regions) != 0;
+  });
+  return is_owed;
+}
+
 void Tracker::replace(MapId id, ChangeMap next) {
   Map& map = at(id);
   ASSERT(map.copying.empty());

@@ -102,6 +102,8 @@ class Tracker final : private MarkSink {
   bool is_anything_missing() const { return is_anything_missing_; }
   // Is a copy of any of it under way?
   bool is_copying(MapId id, ByteRange range) const;
+  // Was any of it copied, and the side it was copied to has not flushed since?
+  bool is_copy_owed(MapId id, ByteRange range) const;
   void set(MapId id, ByteRange range);
   void or_word(MapId id, HotExtent stretch, uint64_t regions);
   void resize(uint64_t volume_bytes);

@@ -69,6 +69,9 @@ class VolumeImpl final : public Volume {
                                        std::span<const std::byte> from);
   rt::Task<Result<void>> forward_zero(Epoch root, ByteRange range, pool::ZeroMode mode);
   rt::Task<Result<void>> forward_flush();
+  // For verbs, on any core: flushes, and tells of no loss but one of its own. Whoever lost
+  // something hears of it all the same, the host and the leg above, each at its next flush.
+  rt::Task<Result<void>> flush_untold();
   // What is read here because the volume above lacks it: this volume's own read path, on its own
   // core. Whole blocks, aligned memory.
   rt::Task<Result<void>> forward_read(uint64_t offset, std::span<std::byte> into);
@@ -151,7 +154,7 @@ class VolumeImpl final : public Volume {
   // The backing has grown.
   void grow(uint64_t size_bytes);
   // Growing flushed the backing, in vain: the next FLUSH has to say so too.
-  void loss_was_told() { loss_untold_ = true; }
+  void loss_was_told() { untold_ = {.host = true, .above = true}; }
   // Shrinking, in two steps around the change of the backing. Between them the volume ends at
   // the new size, nothing beyond it is being read or written, and no write at all is in flight.
   // No byte is changed: what stays beyond the new end in the last extent is zeroed before the
@@ -185,6 +188,11 @@ class VolumeImpl final : public Volume {
 
    private:
     VolumeImpl& volume_;
+  };
+  // Something was lost for good, and no flush from there has failed since. A volume that is split
+  // has hosts of its own, and a leg above that restores from it: neither hears for the other.
+  struct Untold {
+    bool host = false, above = false;
   };
   // Whether zeroes may become a hole.
   enum class Holes : uint8_t { kAllowed, kFilled };
@@ -228,9 +236,10 @@ class VolumeImpl final : public Volume {
                          pool::ZeroMode mode, LegJoin& join);
   rt::Task<> flush_target(TargetLeg& leg, LegJoin& join);
   void start_flush(TargetLeg& leg, LegJoin& join);
+  rt::Task<> flush_targets(ByteRange range, bool (TargetLeg::*owes)(ByteRange) const);
   void refused_by_own(ByteRange range, const Error& why);
   rt::Task<Result<void>> flush_for_fua();
-  rt::Task<Result<void>> flush_and_tell();
+  rt::Task<Result<void>> flush_and_tell(bool& untold);
 
   // own_leg.cc
   // Is any region that `range` touches missing? The look of every request.
@@ -269,6 +278,7 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> conclude(ByteRange range, Result<void> own, uint64_t took);
   rt::Task<Result<void>> write_missing_back(ByteRange range);
   rt::Task<Result<void>> write_missing_back();
+  void forget_earlier_holders(MapId holder);
   rt::Task<Result<void>> flush_own();
   void own_lost();
 
@@ -335,10 +345,10 @@ class VolumeImpl final : public Volume {
   std::vector<Context> contexts_;
   uint64_t last_context_ = 0;
   Tracker* tracker_ = nullptr;
-  uint32_t marked_ = 0;       // requests that use it, or wait for it
-  rt::Event marked_left_;     // pulsed when marked_ becomes 0
-  bool loss_untold_ = false;  // something was lost for good, and no FLUSH has failed since
-  uint32_t repairs_ = 0;      // under way
+  uint32_t marked_ = 0;    // requests that use it, or wait for it
+  rt::Event marked_left_;  // pulsed when marked_ becomes 0
+  Untold untold_;
+  uint32_t repairs_ = 0;  // under way
   Readers readers_;
   Counters counters_;
   std::optional<rt::TaskGroup> tasks_;  // what goes to targets

@@ -252,13 +252,14 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
 
 rt::Task<Result<void>> VolumeImpl::flush() {
   Counters::add(counters_.flushes, 1);
-  co_return ended(co_await flush_and_tell());
+  co_return ended(co_await flush_and_tell(untold_.host));
 }
 
-rt::Task<Result<void>> VolumeImpl::flush_and_tell() {
-  Result<void> done = co_await flush_legs();
-  const bool untold = std::exchange(loss_untold_, false);
-  if (done && untold) done = fail(Code::kFlushLost);
+// `untold`: of the one who asks. The other one has not been told.
+rt::Task<Result<void>> VolumeImpl::flush_and_tell(bool& untold) {
+  Result<void> done = co_await flush_for_fua();
+  const bool is_due = std::exchange(untold, false);
+  if (done && is_due) done = fail(Code::kFlushLost);
   co_return done;
 }
 
@@ -266,7 +267,7 @@ rt::Task<Result<void>> VolumeImpl::flush_and_tell() {
 // alone; but others may be lost as well: the next FLUSH has to say so.
 rt::Task<Result<void>> VolumeImpl::flush_for_fua() {
   Result<void> done = co_await flush_legs();
-  if (!done) loss_untold_ = true;
+  if (!done) untold_ = {.host = true, .above = true};
   co_return done;
 }
 

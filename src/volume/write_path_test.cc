@@ -171,7 +171,7 @@ TEST_F(WritePathTest, AFailedFlushIsToldOnceAndTheNextMaySucceed) {
   EXPECT_TRUE(finish(volume.flush()));
 }
 
-// Mutation: loss_untold_ never set. Found by the simulator at first: the backing tells of a loss
+// Mutation: untold_ never set. Found by the simulator at first: the backing tells of a loss
 // once, and told it to a write with FUA; the flush after that covered up what others had lost.
 TEST_F(WritePathTest, ALossToldToAWriteWithFuaFailsTheNextFlushAsWell) {
   backing.fail_flush = {Code::kFlushLost};

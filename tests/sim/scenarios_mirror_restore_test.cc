@@ -283,6 +283,33 @@ TEST(Traces, F4ARestoreEndsWhatIsMissingAtAnotherTarget) {
   }
 }
 
+// The own backing loses what came back from t for the second mirror to hold, and what is written
+// then is at s alone: t is a holder no more. Mutation: write_missing_back() ends after its first
+// pass and settle_start() chooses no holder (one of the two is enough here): p reads A.
+TEST(Traces, F27WhatCameBackAndIsLostAgainIsReadAtTheMirrorThatHeldItAfterAPowerCut) {
+  MirrorBox box(1);
+  box.mirror("m2", "p", "t");
+  box.mirror("m1", "p", "s");
+  for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'A');
+  ASSERT_TRUE(box.split({"m2"}));
+  for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'B');
+  ASSERT_TRUE(box.run(box.flush("p")));
+  ASSERT_TRUE(box.restore("m2"));
+  box.disk("/dev/p").faults.flush_error = 1;
+  box.pass(8 * rt::kSecond);
+  box.put("p", 2, 'C');
+  ASSERT_TRUE(box.run(box.flush("p")));
+  box.crash(Ending::kPower);
+  box.disk("/dev/p").faults.flush_error = 0;
+  box.start();
+  EXPECT_EQ(box.get("p", 2), "C");
+  EXPECT_EQ(box.get("p", 3), "A");
+  box.await("m2", Relation::kSplit);
+  box.await("m1", Relation::kSync);
+  EXPECT_EQ(box.get("p", 2), "C");
+  EXPECT_TRUE(box.is_equal("p", "s"));
+}
+
 // A cancel ends the job first; then the source cannot be flushed, and the restore stays what it is.
 // Mutation: MirrorsImpl::watch() without `restores`: it stays REVERSE, and nobody moves anything.
 TEST(Traces, F4ARestoreGoesOnWhenItsCancelHasFailed) {

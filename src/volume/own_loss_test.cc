@@ -1,0 +1,167 @@
+// Losses of the own backing: who is told, and which target holds what was lost.
+#include "volume/own_leg_test_kit.h"
+
+namespace duplex::volume {
+namespace {
+
+using namespace testing;
+
+using OwnLossTest = OwnLegTest;
+
+// The tracker flushes by itself when it cools: nobody is there to be told. Mutation: own_lost()
+// leaves untold_ alone.
+TEST_F(OwnLossTest, ALossInCoolingFailsTheNextFlushOfTheHostAndTheNextOneFromAbove) {
+  ASSERT_TRUE(write(0, 4096, 1));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+  EXPECT_FALSE(finish(volume.forward_flush()));
+  EXPECT_TRUE(finish(volume.forward_flush()));
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.flush()));
+}
+
+// A verb's own flush meets the loss, or comes after it. Mutation: flush_untold() is
+// flush_and_tell(untold_.host).
+TEST_F(OwnLossTest, ALossThatAVerbHasMetIsToldToTheHostAllTheSame) {
+  for (const bool is_met : {false, true}) {
+    ASSERT_TRUE(write(0, 4096, 1));
+    backing.fail_flush = {Code::kFlushLost};
+    if (!is_met) EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+    EXPECT_EQ(finish(volume.flush_untold()).has_value(), !is_met);
+    EXPECT_TRUE(finish(volume.flush_untold()));
+    EXPECT_FALSE(finish(volume.flush()));
+    EXPECT_TRUE(finish(volume.flush()));
+  }
+}
+
+// The flush of a leg before a restore meets what hosts of the split target have lost. Mutation:
+// flush_and_tell() clears both.
+TEST_F(OwnLossTest, ALossToldToTheLegAboveIsToldToTheHostsOfASplitVolumeToo) {
+  core().inside([&] {
+    tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize));
+    volume.record_into(kRecorded);
+  });
+  ASSERT_TRUE(write(0, 4096, 1));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.forward_flush()));
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.forward_flush()));
+}
+
+// Mutations: record_into() leaves untold_ alone; stop_recording() does.
+TEST_F(OwnLossTest, NewHostsAndANewSessionHearOfNoOldLoss) {
+  core().inside([&] { tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize)); });
+  ASSERT_TRUE(write(0, 4096, 1));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.forward_flush()));
+  core().inside([&] { volume.record_into(kRecorded); });
+  EXPECT_TRUE(finish(volume.flush()));
+  ASSERT_TRUE(write(0, 4096, 2));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  core().inside([&] { volume.stop_recording(kRecorded); });
+  EXPECT_TRUE(finish(volume.forward_flush()));
+}
+
+// What was copied is in the target's cache alone: with that it would lose what was flushed here
+// long ago. Mutation: holds() does not look at owes_copy().
+TEST_F(OwnLossTest, ATargetThatHasNotFlushedWhatWasCopiedHoldsNothingThatIsLostHere) {
+  begin();
+  leave(one);
+  ASSERT_TRUE(write(0, 4096, 2));
+  ASSERT_TRUE(finish(volume.flush()));
+  mode(Mode::kSendWhereClear);
+  ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
+  ASSERT_TRUE(write(8192, 4096, 3));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_FALSE(is_missing(0));
+  EXPECT_TRUE(has_bit(0));
+  EXPECT_EQ(here(0), 2);
+}
+
+// Mutations: conclude() flushes no target; verdict() comes before that.
+TEST_F(OwnLossTest, ATargetThatWasCopiedToFlushesBeforeItHoldsWhatCouldNotBeStoredHere) {
+  begin();
+  for (const bool flushes : {true, false}) {
+    core().inside([&] { tracker.set(kBits, {kExtent, kExtent}); });
+    mode(Mode::kSendWhereClear);
+    ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
+    const size_t before = one.backing.count("flush");
+    if (!flushes) one.backing.fail_flush = {Code::kFlushLost};
+    backing.fail_write = Code::kMediumWrite;
+    EXPECT_EQ(write(kExtent, 4096, 2).has_value(), flushes);
+    backing.fail_write.reset();
+    EXPECT_EQ(one.backing.count("flush"), before + 1);
+    EXPECT_EQ(is_missing(kExtent), flushes);
+    EXPECT_EQ(has_bit(kExtent), !flushes);
+    if (!flushes) continue;
+    ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+    ASSERT_TRUE(finish(volume.flush()));
+    leave(one);
+  }
+}
+
+// The tracker's own flush of a target meets the loss of what only that target had. Mutation: lost()
+// leaves has_lost_missing_ alone.
+TEST_F(OwnLossTest, ALossOfATargetThatAloneHadARegionFailsTheNextFlushWhoeverMetIt) {
+  begin();
+  lose_first();
+  one.backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(one.leg)));
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.flush()));
+}
+
+// A slow read of the target: meanwhile the region has come back, the target was split, and its own
+// hosts have written. Mutation: read_blocks() does not look again after it has read a target.
+TEST_F(OwnLossTest, AReadOfATargetFromWhichTheRegionCameBackMeanwhileIsReadAgainHere) {
+  begin();
+  set_missing(0, kExtent);
+  one.backing.hold_reads = true;
+  const rt::Buffer block = core().buffers().get(kBlockBytes);
+  const auto read = world.start(core(), volume.read(0, block.span()));
+  world.run();
+  ASSERT_FALSE(read->has_value());
+  core().inside([&] { tracker.begin_copy(kMissing, {0, kExtent}).done(); });
+  ASSERT_TRUE(finish(one.backing.write(0, filled(kExtent, 9))));
+  world.reactor(1).inside([&] { one.backing.release(); });
+  world.run();
+  ASSERT_TRUE(read->has_value() && **read);
+  EXPECT_EQ(static_cast<int>(block.span()[0]), 1);
+}
+
+// It came back from one leg, was lost again, and is missing at the one that held it all the time:
+// what is written then is there alone. Mutation: write_missing_back() ends after the first pass.
+TEST_F(OwnLossTest, AMarkOfAnEarlierHolderLeavesTheDiskBeforeTheFlushIsAnswered) {
+  core().inside([&] { join(two, kBits2, kMissing2); });
+  mode(Mode::kSendWhereClear);
+  core().inside([&] { tracker.set(kMissing2, {0, kExtent}); });
+  ASSERT_TRUE(finish(tracker.write_back(kMissing2)));
+  ASSERT_TRUE(finish(volume.restore_step(two.leg, 0)));
+  backing.fail_flush = {Code::kFlushLost};
+  ASSERT_TRUE(finish(volume.flush()));
+  EXPECT_TRUE(is_missing(0));
+  EXPECT_TRUE(is_missing_on_disk(0));
+  EXPECT_EQ(store.disk[kMissing2.value()][0] & 1, 0u);
+}
+
+// Until then a start would find it nowhere. Mutation: forget_earlier_holders() does not ask
+// is_pending().
+TEST_F(OwnLossTest, AMarkOfAnEarlierHolderStaysUntilTheNewOneIsOnDisk) {
+  core().inside([&] { join(two, kBits2, kMissing2); });
+  mode(Mode::kSendWhereClear);
+  core().inside([&] { tracker.set(kMissing2, {0, kExtent}); });
+  ASSERT_TRUE(finish(tracker.write_back(kMissing2)));
+  ASSERT_TRUE(finish(volume.restore_step(two.leg, 0)));
+  store.fails = true;
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  store.fails = false;
+  ASSERT_TRUE(finish(tracker.write_back(kMissing2)));
+  EXPECT_NE(store.disk[kMissing2.value()][0] & 1, 0u);
+}
+
+}  // namespace
+}  // namespace duplex::volume
