@@ -103,17 +103,6 @@ TEST_F(OwnLossTest, ATargetThatWasCopiedToFlushesBeforeItHoldsWhatCouldNotBeStor
   }
 }
 
-// The tracker's own flush of a target meets the loss of what only that target had. Mutation: lost()
-// leaves has_lost_missing_ alone.
-TEST_F(OwnLossTest, ALossOfATargetThatAloneHadARegionFailsTheNextFlushWhoeverMetIt) {
-  begin();
-  lose_first();
-  one.backing.fail_flush = {Code::kFlushLost};
-  EXPECT_FALSE(finish(tracker.flush(one.leg)));
-  EXPECT_FALSE(finish(volume.flush()));
-  EXPECT_TRUE(finish(volume.flush()));
-}
-
 // A slow read of the target: meanwhile the region has come back, the target was split, and its own
 // hosts have written. Mutation: read_blocks() does not look again after it has read a target.
 TEST_F(OwnLossTest, AReadOfATargetFromWhichTheRegionCameBackMeanwhileIsReadAgainHere) {

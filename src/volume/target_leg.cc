@@ -144,7 +144,6 @@ void TargetLeg::leave(const Error& why) {
 
 // The leg may have left while the flush was on its way.
 void TargetLeg::lost(const Error& why) {
-  has_lost_missing_ = has_lost_missing_ || is_missing_any();
   if (mode_ == Mode::kMark) {
     lose_window();
   } else {

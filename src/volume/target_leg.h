@@ -38,7 +38,6 @@
 #include <functional>
 #include <limits>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -163,9 +162,6 @@ class TargetLeg final : public Debtor {
   Window& window() override { return window_; }
   rt::Task<Result<void>> flush() override;
   void lost(const Error& why) override;
-  // Has a flush of the target failed while regions were missing here, since this was asked last?
-  // What was lost is nowhere else, whoever asked for that flush.
-  bool take_lost_missing() { return std::exchange(has_lost_missing_, false); }
 
  private:
   class Sending;
@@ -183,7 +179,6 @@ class TargetLeg final : public Debtor {
   const std::function<void(ByteRange)> was_repaired_;
   Mode mode_ = Mode::kMark;
   Epoch cut_ = kNoCut;
-  bool has_lost_missing_ = false;
   size_t slot_ = 0;
   uint32_t in_flight_ = 0;
   rt::Event landed_;  // pulsed when in_flight_ becomes 0

@@ -154,10 +154,9 @@ rt::Task<Result<void>> VolumeImpl::flush_all() {
     start_flush(**leg, join);
     co_await join.all();
   }
-  for (TargetLeg* leg : legs_) {
+  for (const TargetLeg* leg : legs_) {
     const bool has_failed = (join.failed >> leg->slot() & 1) != 0;
-    const bool has_lost = leg->take_lost_missing();  // told now, also where cooling has met it
-    if (own && (has_lost || (leg->is_missing_any() && has_failed))) own = fail(Code::kFlushLost);
+    if (own && leg->is_missing_any() && has_failed) own = fail(Code::kFlushLost);
   }
   if (own) own = co_await write_missing_back();
   co_return acknowledge({.own = std::move(own)});
