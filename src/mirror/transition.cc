@@ -112,7 +112,24 @@ rt::Task<Result<void>> Transition::prepare() {
     CO_TRY(co_await wait_for(drain_leg(mirror_, all_.control_)));
   }
   for (const Action action : outcome_.actions()) CO_TRY(co_await do_now(action));
+  if (outcome_.does(Action::kDrainSource) && outcome_.does(Action::kRemove)) {
+    co_return co_await refuse_a_holder();
+  }
   co_return Result<void>();
+}
+
+// A write that was still under way when the delete was allowed may have left the target the only
+// one that has it.
+rt::Task<Result<void>> Transition::refuse_a_holder() {
+  co_await rt::hop(mirror_.source.core());
+  const uint64_t regions = mirror_.leg->is_missing_any() ? mirror_.leg->missing().count() : 0;
+  co_await rt::hop(all_.control_);
+  if (regions == 0) co_return Result<void>();
+  Known known;
+  known.count = std::to_string(regions);
+  known.facts.set(Guard::kMissingLeft);
+  co_return std::unexpected(
+      all_.refusal(next(mirror_.state, RelationEvent::kDelete, known.facts), mirror_, known));
 }
 
 // A copy beside a restore gets bits for what is restored before readers find it. Until then it

@@ -60,6 +60,7 @@ class Transition {
   rt::Task<Result<void>> close_gate(volume::Member& member,
                                     std::optional<volume::Gate::Closer>& closer);
   rt::Task<Result<void>> do_now(Action action);
+  rt::Task<Result<void>> refuse_a_holder();
   rt::Task<> mark_mapped();
   rt::Task<volume::ChangeMap> target_map();
   rt::Task<> unite_maps();

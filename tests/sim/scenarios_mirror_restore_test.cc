@@ -310,6 +310,82 @@ TEST(Traces, F27WhatCameBackAndIsLostAgainIsReadAtTheMirrorThatHeldItAfterAPower
   EXPECT_TRUE(box.is_equal("p", "s"));
 }
 
+// The write is under way when the delete looks. Mutation: prepare() without refuse_a_holder().
+TEST(Traces, F4ADeleteIsRefusedWhenAWriteUnderWayLeavesTheTargetTheOnlyHolder) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    box.mirror("m1", "p", "s");
+    box.put("p", 4, 'A');
+    ASSERT_TRUE(box.run(box.flush("p")));
+    box.disk("/dev/p").faults.slow = box.disk("/dev/p").faults.write_error = 1;
+    const auto writing = box.simulation.start(box.machine.control(),
+                                              box.write("p", 4 * kRegionBytes, kRegionBytes, 'B'));
+    box.pass(rt::kMillisecond);
+    box.disk("/dev/p").faults.slow = 0;
+    EXPECT_FALSE(box.run(box.array->mirrors().remove("m1", false)));
+    box.pass(10 * rt::kSecond);
+    ASSERT_TRUE(writing->done);
+    ASSERT_TRUE(*writing->value);
+    box.disk("/dev/p").faults.write_error = 0;
+    box.await("m1", Relation::kSync);
+    EXPECT_EQ(box.get("p", 4), "B");
+    EXPECT_TRUE(box.run(box.array->mirrors().remove("m1", false)));
+    EXPECT_EQ(box.get("p", 4), "B");
+  }
+}
+
+// A read of the source that began at the backup, and waits for its disk, when the restore ends.
+// Mutation: read_blocks() does not look again after it has read a target.
+TEST(Traces, F25AReadThatBeganInARestoreNeverFindsWhatTheBackupIsGivenLater) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    box.mirror("m1", "p", "s");
+    box.put("p", 4, 'A');
+    ASSERT_TRUE(box.split({"m1"}));
+    box.put("p", 4, 'B');
+    box.disk("/dev/s").faults.slow = 1;
+    ASSERT_TRUE(box.restore("m1"));
+    const auto reading =
+        box.simulation.start(box.machine.control(), box.read("p", 4 * kRegionBytes, kRegionBytes));
+    box.pass(rt::kMillisecond);
+    box.disk("/dev/s").faults.slow = 0;
+    box.await("m1", Relation::kSplit);
+    box.put("s", 4, 'C');
+    box.pass(10 * rt::kSecond);
+    ASSERT_TRUE(reading->done);
+    EXPECT_EQ(*reading->value, "A");
+  }
+}
+
+// The same of a region that was missing in SYNC.
+TEST(Traces, F25AReadOfAMissingRegionNeverFindsWhatHostsOfASplitTargetWrite) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    box.mirror("m1", "p", "s");
+    box.put("p", 4, 'A');
+    box.disk("/dev/p").faults.write_error = 1;
+    box.put("p", 4, 'B');
+    ASSERT_GT(box.info("m1").missing_bytes, 0u);
+    box.disk("/dev/s").faults.slow = 1;
+    const auto reading =
+        box.simulation.start(box.machine.control(), box.read("p", 4 * kRegionBytes, kRegionBytes));
+    box.pass(rt::kMillisecond);
+    box.disk("/dev/s").faults.slow = 0;
+    box.disk("/dev/p").faults.write_error = 0;
+    // Brings the region back.
+    ASSERT_TRUE(box.run(box.write("p", 4 * kRegionBytes, kBlockBytes, 'B')));
+    box.await("m1", Relation::kSync);
+    ASSERT_TRUE(box.split({"m1"}));
+    box.put("s", 4, 'C');
+    box.pass(10 * rt::kSecond);
+    ASSERT_TRUE(reading->done);
+    EXPECT_EQ(*reading->value, "B");
+  }
+}
+
 // A cancel ends the job first; then the source cannot be flushed, and the restore stays what it is.
 // Mutation: MirrorsImpl::watch() without `restores`: it stays REVERSE, and nobody moves anything.
 TEST(Traces, F4ARestoreGoesOnWhenItsCancelHasFailed) {
