@@ -24,6 +24,15 @@ bool is_whole(const std::vector<MirrorInfo>& infos, const std::string& volume) {
   });
 }
 
+// Below a mirror that is suspended a volume gets no FLUSH: neither it has hosts, nor does anything
+// reach it from above. A cache that was lost with the flush of another volume is then still to be
+// told of, and its own backing may be older than its targets until it is.
+bool is_flushed(const std::vector<MirrorInfo>& infos, const std::string& volume) {
+  const auto above = std::ranges::find(infos, volume, &MirrorInfo::target);
+  if (above == infos.end() || above->state == Relation::kSplit) return true;
+  return above->state != Relation::kSuspended && is_flushed(infos, above->source);
+}
+
 bool is_moving(const MirrorInfo& info) {
   return info.state == Relation::kCopying || info.state == Relation::kReverse ||
          (info.state == Relation::kSync && info.missing_bytes != 0);
@@ -61,6 +70,7 @@ rt::Task<> MirrorScene::compare_sides() {
   const std::vector<MirrorInfo> infos = co_await array_->mirrors().list();
   for (const MirrorInfo& info : infos) {
     if (!is_whole(infos, info.source) || !is_whole(infos, info.target)) continue;
+    if (!is_flushed(infos, info.source)) continue;
     const auto p = co_await raw_bytes(*array_, *box_, info.source);
     const auto s = co_await raw_bytes(*array_, *box_, info.target);
     if (!p || !s) continue;
