@@ -90,7 +90,7 @@ void VolumeImpl::add_leg(TargetLeg& leg) {
   ASSERT(tracker_ != nullptr && legs_.size() < kMaxLegs);
   size_t slot = 0;
   while (std::ranges::find(legs_, slot, &TargetLeg::slot) != legs_.end()) ++slot;
-  leg.set_slot(slot);
+  leg.joined(*this, slot);
   legs_.push_back(&leg);
 }
 
@@ -342,13 +342,34 @@ void VolumeImpl::own_lost() {
       if (origin != legs_.end() && is_returned(stretch, bit)) {
         (*origin)->set_missing(stretch, bit);
       }
-      for (TargetLeg* leg : legs_) leg->set_bits(stretch, bit);
-      for (const MapId map : recorded_) tracker_->or_word(map, stretch, bit);
+      lost_for_good(stretch, bit);
     });
   });
   if (is_all_held) return;
   ++own_debtor_.losses;
   untold_ = {.host = true, .above = true};
+}
+
+// In doubt on every side.
+void VolumeImpl::lost_for_good(HotExtent stretch, uint64_t regions) {
+  for (TargetLeg* leg : legs_) leg->set_bits(stretch, regions);
+  for (const MapId map : recorded_) tracker_->or_word(map, stretch, regions);
+}
+
+// The own backing had lost them, too: the writes since the target's last flush are lost, and the
+// next FLUSH says so. Another target may have them, or a copy has read them and brought them there:
+// it is newer than what everybody reads from now on, and counts as equal no more.
+void VolumeImpl::lost_at(const TargetLeg& leg, std::span<const ChangeMap::Word> regions,
+                         const Error& why) {
+  for (const ChangeMap::Word& word : regions) {
+    each_region(word.stretch, word.regions, [&](ByteRange region, uint64_t bit) {
+      for (TargetLeg* other : legs_) {
+        if (other != &leg && other->holds({region.offset, 1})) other->leave(why);
+      }
+      lost_for_good(word.stretch, bit);
+    });
+  }
+  loss_untold_ = true;
 }
 
 }  // namespace duplex::volume

@@ -314,6 +314,47 @@ TEST_F(OwnLegTest, ALegThatBecomesAHolderInAFlushIsFlushedBeforeTheAnswer) {
   EXPECT_EQ(one.backing.count("flush"), flushes + 1);
 }
 
+// The second one has what the first one has lost now, durably. Mutations: lost_at() sets no
+// bits; it lets the other legs go on; it leaves loss_untold_ alone.
+TEST_F(OwnLegTest, WhatIsMissingAndLostAtItsTargetIsInDoubtAtTheOthersAndOneFlushFails) {
+  core().inside([&] {
+    join(two, kBits2, kMissing2);
+    two.leg.set_mode(Mode::kSend);
+  });
+  begin();
+  ASSERT_TRUE(write(0, 4096, 2));
+  ASSERT_TRUE(finish(tracker.flush(two.leg)));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+  ASSERT_TRUE(is_missing(0));
+  one.backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(one.leg)));
+  EXPECT_TRUE(is_missing(0)) << "nobody has anything newer that counts";
+  EXPECT_TRUE(two.leg.bits().any({0, 1}));
+  EXPECT_FALSE(two.leg.bits().any({kExtent, 1}));
+  EXPECT_EQ(two.leg.mode(), Mode::kMark);
+  EXPECT_EQ(two.lefts, 1);
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.flush()));
+}
+
+// The same when it had come back, and the own backing loses it then. Mutation: TargetLeg::lost()
+// leaves unchanged_ alone.
+TEST_F(OwnLegTest, WhatCameBackFromATargetThatHasLostItSinceIsNotMissingThereUntold) {
+  begin();
+  ASSERT_TRUE(write(0, 4096, 2));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+  ASSERT_TRUE(is_missing(0));
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+  ASSERT_FALSE(is_missing(0));
+  one.backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(one.leg)));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+  EXPECT_FALSE(finish(volume.flush()));
+}
+
 // Mutation: own_lost() leaves recorded maps out.
 TEST_F(OwnLegTest, WhatNobodyHoldsGetsABitInEveryMapAndOneFlushFails) {
   core().inside([&] {

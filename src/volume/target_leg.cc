@@ -142,13 +142,31 @@ void TargetLeg::leave(const Error& why) {
   left_(why);
 }
 
-// The leg may have left while the flush was on its way.
+// What the window owes of the regions of a map.
+std::vector<ChangeMap::Word> TargetLeg::owed_of(const ChangeMap& map) const {
+  std::vector<ChangeMap::Word> owed;
+  for (auto word = map.next_word(HotExtent(0)); word;
+       word = map.next_word(HotExtent(word->stretch.value() + 1))) {
+    const uint64_t regions = word->regions & window_.word(word->stretch);
+    if (regions != 0) owed.push_back({word->stretch, regions});
+  }
+  return owed;
+}
+
+// The leg may have left while the flush was on its way. What it has now may be older than what the
+// source reads, or brought back from it.
 void TargetLeg::lost(const Error& why) {
+  for (const ChangeMap::Word& word : owed_of(unchanged_)) {
+    unchanged_.set_word(word.stretch, unchanged_.word(word.stretch) & ~word.regions);
+  }
+  std::vector<ChangeMap::Word> gone;
+  if (is_missing_any()) gone = owed_of(missing());
   if (mode_ == Mode::kMark) {
     lose_window();
   } else {
     leave(why);
   }
+  if (!gone.empty()) source_->lost_at(*this, gone, why);
 }
 
 void TargetLeg::lose_window() {

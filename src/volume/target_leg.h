@@ -151,7 +151,10 @@ class TargetLeg final : public Debtor {
 
   // Of the source's legs, which one.
   size_t slot() const { return slot_; }
-  void set_slot(size_t slot) { slot_ = slot; }
+  void joined(VolumeImpl& source, size_t slot) {
+    source_ = &source;
+    slot_ = slot;
+  }
   // drained() waits for what exists of these.
   Readers::Inside stay() { return Readers::Inside(readers_); }
   // The target's own read path, for missing regions. Whole blocks, aligned memory.
@@ -166,6 +169,7 @@ class TargetLeg final : public Debtor {
  private:
   class Sending;
   void lose_window();
+  std::vector<ChangeMap::Word> owed_of(const ChangeMap& map) const;
   ByteRange next_part(Plan plan, ByteRange rest) const;
   bool ended(Plan plan, ByteRange range, Result<void> result);
   static void forget(ChangeMap& map, ByteRange range);
@@ -179,6 +183,7 @@ class TargetLeg final : public Debtor {
   const std::function<void(ByteRange)> was_repaired_;
   Mode mode_ = Mode::kMark;
   Epoch cut_ = kNoCut;
+  VolumeImpl* source_ = nullptr;
   size_t slot_ = 0;
   uint32_t in_flight_ = 0;
   rt::Event landed_;  // pulsed when in_flight_ becomes 0

@@ -84,6 +84,8 @@ class VolumeImpl final : public Volume {
   // The leg is in kMark, misses nothing or has lost that map, and is drained since then. What came
   // back from it is nowhere else until this volume has been flushed: that comes first as well.
   void remove_leg(TargetLeg& leg);
+  // The target of the leg has lost these regions, all missing here, and may hold something older.
+  void lost_at(const TargetLeg& leg, std::span<const ChangeMap::Word> regions, const Error& why);
   // Needed from the first mirror this volume belongs to until the last one. A write that passes the
   // gate from now on is marked, and the own backing owes a flush for it; one that is inside already
   // may not be. So what is to count as equal to this volume: drain the gate and flush first.
@@ -281,6 +283,7 @@ class VolumeImpl final : public Volume {
   void forget_earlier_holders(MapId holder);
   rt::Task<Result<void>> flush_own();
   void own_lost();
+  void lost_for_good(HotExtent stretch, uint64_t regions);
 
   // read_repair.cc
   static constexpr uint32_t kMostRepairs = 4;
