@@ -369,7 +369,7 @@ void VolumeImpl::lost_at(const TargetLeg& leg, std::span<const ChangeMap::Word> 
       lost_for_good(word.stretch, bit);
     });
   }
-  loss_untold_ = true;
+  untold_ = {.host = true, .above = true};
 }
 
 }  // namespace duplex::volume

@@ -315,7 +315,7 @@ TEST_F(OwnLegTest, ALegThatBecomesAHolderInAFlushIsFlushedBeforeTheAnswer) {
 }
 
 // The second one has what the first one has lost now, durably. Mutations: lost_at() sets no
-// bits; it lets the other legs go on; it leaves loss_untold_ alone.
+// bits; it lets the other legs go on; it leaves untold_ alone.
 TEST_F(OwnLegTest, WhatIsMissingAndLostAtItsTargetIsInDoubtAtTheOthersAndOneFlushFails) {
   core().inside([&] {
     join(two, kBits2, kMissing2);

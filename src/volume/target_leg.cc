@@ -11,15 +11,16 @@ namespace duplex::volume {
 // Counts what is on its way.
 class TargetLeg::Sending {
  public:
-  explicit Sending(TargetLeg& leg) : leg_(leg) { ++leg_.in_flight_; }
+  Sending(TargetLeg& leg, uint32_t& counter) : leg_(leg), counter_(counter) { ++counter_; }
   Sending(const Sending&) = delete;
   Sending& operator=(const Sending&) = delete;
   ~Sending() {
-    if (--leg_.in_flight_ == 0) leg_.landed_.pulse();
+    if (--counter_ == 0) leg_.landed_.pulse();
   }
 
  private:
   TargetLeg& leg_;
+  uint32_t& counter_;
 };
 
 TargetLeg::TargetLeg(Tracker& tracker, MapId bits, MapId missing, VolumeImpl& target,
@@ -34,7 +35,7 @@ TargetLeg::TargetLeg(Tracker& tracker, MapId bits, MapId missing, VolumeImpl& ta
       was_repaired_(std::move(was_repaired)) {}
 
 void TargetLeg::set_mode(Mode mode) {
-  ASSERT(mode == Mode::kMark || mode_ != Mode::kMark || in_flight_ == 0);
+  ASSERT(mode == Mode::kMark || mode_ != Mode::kMark || writing_ == 0);
   ASSERT(mode != Mode::kSend || bits().empty());
   mode_ = mode;
 }
@@ -86,7 +87,7 @@ ByteRange TargetLeg::next_part(Plan plan, ByteRange rest) const {
 
 rt::Task<bool> TargetLeg::write(Plan plan, Epoch epoch, uint64_t offset,
                                 std::span<const std::byte> from) {
-  const Sending sending(*this);
+  const Sending sending(*this, writing_);
   const ByteRange whole{offset, from.size()};
   Result<void> result;
   uint64_t sent = 0;
@@ -102,7 +103,7 @@ rt::Task<bool> TargetLeg::write(Plan plan, Epoch epoch, uint64_t offset,
 }
 
 rt::Task<bool> TargetLeg::zero(Plan plan, Epoch epoch, ByteRange range, pool::ZeroMode mode) {
-  const Sending sending(*this);
+  const Sending sending(*this, writing_);
   Result<void> result;
   uint64_t sent = 0;
   for (uint64_t at = range.offset; result;) {
@@ -126,7 +127,7 @@ bool TargetLeg::ended(Plan plan, ByteRange range, Result<void> result) {
 }
 
 rt::Task<Result<void>> TargetLeg::flush() {
-  const Sending sending(*this);
+  const Sending sending(*this, flushing_);
   co_return co_await target_.forward_flush();
 }
 
@@ -175,7 +176,7 @@ void TargetLeg::lose_window() {
 }
 
 rt::Task<> TargetLeg::drained() {
-  while (in_flight_ > 0) co_await landed_.wait();
+  while (writing_ > 0 || flushing_ > 0) co_await landed_.wait();
   const rt::Mutex::Held turn = co_await draining_.lock();
   co_await readers_.drain();
 }

@@ -185,8 +185,9 @@ class TargetLeg final : public Debtor {
   Epoch cut_ = kNoCut;
   VolumeImpl* source_ = nullptr;
   size_t slot_ = 0;
-  uint32_t in_flight_ = 0;
-  rt::Event landed_;  // pulsed when in_flight_ becomes 0
+  uint32_t writing_ = 0;
+  uint32_t flushing_ = 0;  // also of a session that has ended: while something is missing here
+  rt::Event landed_;       // pulsed when one of them becomes 0
   Readers readers_;
   rt::Mutex draining_;
   // Came from the target; and those of them in which no write has passed since.

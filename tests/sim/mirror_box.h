@@ -45,7 +45,7 @@ class MirrorBox : public Box {
     return run(array->mirrors().resync({{name}, false}));
   }
   Result<std::vector<mirror::MirrorInfo>> restore(const std::string& name,
-                                                  Then then = Then::kSplit) {
+                                                  mirror::Then then = mirror::Then::kSplit) {
     return run(array->mirrors().restore({.names = {name}, .then = then, .online = true}));
   }
   mirror::MirrorInfo info(const std::string& name) {

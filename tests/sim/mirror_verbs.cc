@@ -169,10 +169,10 @@ rt::Task<> MirrorScene::restore(size_t index) {
   const Time started = moments_.next();
   const uint32_t write = source.oracle->begin_replace(started, *image);
   cuts_.begin_replace(started, source.source, *image);
-  const auto restored =
-      co_await array_->mirrors().restore({.names = {one.name},
-                                          .then = dice_.chance(0.5) ? Then::kSync : Then::kSplit,
-                                          .online = online});
+  const auto restored = co_await array_->mirrors().restore(
+      {.names = {one.name},
+       .then = dice_.chance(0.5) ? mirror::Then::kSync : mirror::Then::kSplit,
+       .online = online});
   const bool success = done("restore", restored);
   source.oracle->end_write(moments_.next(), write, success);
   cuts_.end_write(moments_.now, source.source, started, success);

@@ -123,7 +123,7 @@ TEST(Traces, F4ASecondRestoreFromElsewhereReplacesTheFirst) {
     make_backup(box);
     box.mirror("m2", "p", "t");
     ASSERT_TRUE(box.split({"m2"}, true));  // t holds B
-    ASSERT_TRUE(box.restore("m1", Then::kSync));
+    ASSERT_TRUE(box.restore("m1", mirror::Then::kSync));
     box.await("m1", Relation::kSync);
     EXPECT_EQ(box.get("p", 5), "A");
     ASSERT_TRUE(box.restore("m2"));
