@@ -209,6 +209,16 @@ TEST_F(TargetLegsTest, AWriteTheSourceRefusesEndsTheEqualityThatTheTargetTook) {
   EXPECT_TRUE(has_bit(0));
 }
 
+// Targets with missing regions are flushed without a session, too, and FLUSH passes no gate.
+// Mutation: flush() counts as a write.
+TEST_F(TargetLegsTest, AFlushFromBeforeASessionMayEndInIt) {
+  const auto flushed = world.start(core(), leg.flush());
+  EXPECT_FALSE(flushed->has_value());
+  mode(Mode::kSend);
+  world.run();
+  EXPECT_TRUE(flushed->has_value());
+}
+
 // Trace F25. The write that hung lands after the leg has left; drained() waits for it.
 TEST_F(TargetLegsTest, ALegThatHasLeftIsDrainedWhenTheLastWriteHasLanded) {
   mode(Mode::kSend);
