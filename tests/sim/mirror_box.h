@@ -16,6 +16,7 @@ namespace duplex::simtest {
 
 using mirror::Mirrors;
 using mirror::Relation;
+using mirror::Then;
 
 inline constexpr uint64_t kVolumeBytes = 16 * kRegionBytes;
 

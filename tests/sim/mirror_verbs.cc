@@ -9,6 +9,7 @@ namespace duplex::simtest {
 
 using mirror::Mirrors;
 using mirror::Relation;
+using mirror::Then;
 
 namespace {
 
