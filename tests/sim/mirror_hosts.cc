@@ -116,6 +116,8 @@ void MirrorScene::drop_clients() {
     for (const auto& one : client->clients) {
       result_.operations += one->stats().operations;
       result_.errors += one->stats().errors;
+      if (!plan_.has_errors() && one->stats().errors > 0)
+        violate("a host saw an error, and no device has failed");
     }
   }
   clients_.clear();

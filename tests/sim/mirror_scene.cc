@@ -12,6 +12,7 @@ namespace {
 
 constexpr const char* kDevicePaths[] = {"/dev/a", "/dev/b", "/dev/c"};
 constexpr uint64_t kDeviceBytes = 48 * kMiB;
+constexpr uint64_t kLargeDeviceBytes = 160 * kMiB;  // for volumes of several stretches
 constexpr rt::Micros kBootLimit = 600 * rt::kSecond;
 constexpr rt::Micros kLifeLimit = 4 * 3600 * rt::kSecond;
 
@@ -58,7 +59,20 @@ void MirrorScene::draw() {
   mix.depth = static_cast<uint32_t>(dice_.between(1, 8));
   mix.unaligned = dice_.chance(0.6);
   mix.hot_spot = static_cast<double>(dice_.below(100)) / 100;
+  draw_large();
   draw_trees();
+}
+
+// In a small volume hosts soon write every region again, and one mark covers all of it: both hide
+// a region whose bit was forgotten. Drawn apart, so that the other seeds stay as they are.
+void MirrorScene::draw_large() {
+  sim::Dice dice = simulation_.dice(3);
+  plan_.is_large = dice.chance(0.25);
+  if (!plan_.is_large) return;
+  plan_.volume_bytes += volume::kHotBytes * dice.between(1, 2);
+  plan_.operations = dice.between(50, 300);
+  plan_.restores = dice.chance(0.8);
+  if (dice.chance(0.5)) plan_.flush_error = 0.1;
 }
 
 // Each root: a target; two of them; one and its own target; both.
@@ -107,7 +121,7 @@ std::string MirrorScene::describe() const {
 void MirrorScene::make_machine() {
   box_ = &simulation_.add_machine("box", {.reactors = plan_.reactors});
   for (size_t i = 0; i < plan_.devices; ++i) {
-    box_->add_device(kDevicePaths[i], kDeviceBytes, true);
+    box_->add_device(kDevicePaths[i], plan_.is_large ? kLargeDeviceBytes : kDeviceBytes, true);
     device_faults_.push_back({this, i});
   }
 }

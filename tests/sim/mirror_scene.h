@@ -15,6 +15,7 @@
 //   P5       split: no more regions differ than the maps have
 //   P8       a cut is decided for all its mirrors or for none, over a crash too
 //   P9       no gate is closed for longer than the lease, no request hangs
+//   P12      where no device fails no host sees an error
 //   P10      faults gone: every mirror comes to SYNC, or to SPLIT where it was split
 // mirror-states.md invariant 4 is "a read-only target holds its image for ever".
 #pragma once
@@ -52,6 +53,7 @@ class MirrorScene {
     size_t devices = 2;
     uint64_t extent_bytes = 64 * kKiB;
     uint64_t volume_bytes = kMiB;
+    bool is_large = false;  // volumes of several stretches
     size_t roots = 1;
     size_t lives = 3;
     uint64_t operations = 500;  // of a client, then it closes its volume
@@ -60,6 +62,8 @@ class MirrorScene {
     double disk_error = 0, flush_error = 0, slow = 0, away = 0;
     bool restores = false, cancels = false, deletes = false, target_hosts = false;
     RequestMix mix;
+    // A write that waits for the gate while a restore begins is refused as well.
+    bool has_errors() const { return disk_error > 0 || flush_error > 0 || away > 0 || restores; }
   };
   struct Volume {
     std::string name;
@@ -102,6 +106,7 @@ class MirrorScene {
 
   // mirror_scene.cc: the life of the machine
   void draw();
+  void draw_large();
   void draw_trees();
   void make_machine();
   bool live(size_t life, bool last);
