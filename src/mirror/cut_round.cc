@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/planted_bug.h"
+
 namespace duplex::mirror {
 
 // Each step is a piece of work that is posted; nothing is allocated once the round runs.
@@ -28,7 +30,8 @@ struct CutRound::Part {
     for (volume::VolumeImpl* volume : roots.volumes) closers.push_back(volume->gate().close());
     // Looked at again with the gates closed: a member may have failed since it was armed.
     if (!roots.is_ready()) round.decide(Word::kVoid);
-    if (round.unconfirmed_.fetch_sub(1) == 1) round.decide(Word::kCut);
+    const bool is_last = round.unconfirmed_.fetch_sub(1) == 1;
+    if (is_last || planted(Bug::kCutAtManyPoints)) round.decide(Word::kCut);
   }
   void hear() {
     if (state == State::kWaiting) {
@@ -65,7 +68,10 @@ CutRound::~CutRound() { ASSERT(running_ == 0 || control_.abandoned()); }
 
 rt::Task<CutRound::Outcome> CutRound::stamp(rt::Micros lease) {
   const rt::Micros until = control_.clock().now() + lease;
-  for (const auto& part : parts_) part->roots.core->post(part->close);
+  for (const auto& part : parts_) {
+    part->roots.core->post(part->close);
+    if constexpr (planted(Bug::kCutAtManyPoints)) co_await rt::sleep_for(control_.clock(), 50);
+  }
   const bool in_time = co_await all_ended_.wait_until(control_.clock(), until);
   if (!in_time) {
     decide(Word::kVoid);

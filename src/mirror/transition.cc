@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "base/planted_bug.h"
 #include "mirror/access.h"
 #include "mirror/deadline.h"
 #include "mirror/ledger.h"
@@ -81,6 +82,7 @@ Transition::Transition(MirrorsImpl& all, Mirror& mirror, const Outcome& outcome,
 
 rt::Task<Result<void>> Transition::run() {
   Result<void> done = co_await prepare();
+  if constexpr (planted(Bug::kGatesOpenEarly)) co_await open_gates();
   if (done) {
     Ledger ledger(all_.control_, all_.parts_.marks);
     co_await record(ledger);
@@ -201,7 +203,7 @@ rt::Task<Result<void>> Transition::do_now(Action action) {
       co_await mark_mapped();
       break;
     case Action::kUniteMaps:
-      co_await unite_maps();
+      if constexpr (!planted(Bug::kTargetMapForgotten)) co_await unite_maps();
       break;
     case Action::kMissingFromUnion:
       co_await missing_from_union();
@@ -356,7 +358,8 @@ rt::Task<> Transition::record_maps(Ledger& ledger) {
   } else {
     co_await ledger.add_map(mirror_.source, mirror_.bits());
   }
-  if (outcome_.does(Action::kMissingDownstream)) co_await record_downstream(ledger);
+  const bool tells = outcome_.does(Action::kMissingDownstream);
+  if (tells && !planted(Bug::kRestoreUntold)) co_await record_downstream(ledger);
   if (next_missing_) {
     ledger.add_map(mirror_.missing(), *next_missing_);
   } else if (outcome_.does(Action::kClearMissing)) {

@@ -1,6 +1,7 @@
 #include "volume/hot_set.h"
 
 #include "base/assert.h"
+#include "base/planted_bug.h"
 
 namespace duplex::volume {
 
@@ -39,7 +40,8 @@ rt::Task<Result<void>> HotSet::become_hot(uint64_t first, size_t count, uint32_t
       for (size_t i = 0; i < count; ++i) {
         if ((marks >> i & 1) != 0) extents[n++] = HotExtent(first + i);
       }
-      marked = co_await sink_.mark(std::span(extents).first(n));
+      if constexpr (!planted(Bug::kWriteBeforeMark))
+        marked = co_await sink_.mark(std::span(extents).first(n));
       for (size_t i = 0; i < n; ++i) {
         find(extents[i].value())->state = marked ? State::kHot : State::kCold;
       }

@@ -4,6 +4,7 @@
 // 2).
 #include <algorithm>
 
+#include "base/planted_bug.h"
 #include "volume/volume_impl.h"
 
 namespace duplex::volume {
@@ -20,7 +21,8 @@ rt::Task<Result<VolumeImpl::CopyStep>> VolumeImpl::restore_step(TargetLeg& leg, 
                                                                 uint64_t limit) {
   const ByteRange wanted = next_restore(leg, from, limit);
   if (wanted.empty()) co_return CopyStep{.next = size_bytes(), .is_end = true};
-  const RangeLock::Held lock = co_await locks_.lock(wanted);
+  RangeLock::Held lock = co_await locks_.lock(wanted);
+  if constexpr (planted(Bug::kRestoreWithoutLock)) lock.release();
   // Again: a write may have brought it back.
   ByteRange run = next_restore(leg, wanted.offset, wanted.length);
   if (run.empty() || run.offset >= wanted.end()) co_return CopyStep{.next = wanted.end()};

@@ -4,6 +4,7 @@
 #include <bit>
 #include <utility>
 
+#include "base/planted_bug.h"
 #include "volume/volume_impl.h"
 
 namespace duplex::volume {
@@ -51,7 +52,7 @@ TargetLeg::Plan TargetLeg::admit(Epoch epoch, ByteRange range) {
     forget(unchanged_, range);
   switch (mode_) {
     case Mode::kSend:
-      plan.sends = epoch < cut_;
+      plan.sends = epoch < cut_ || planted(Bug::kNewWriteToTarget);
       break;
     case Mode::kSendWhereClear:
       plan.sends = !bits().all(range);
@@ -60,7 +61,7 @@ TargetLeg::Plan TargetLeg::admit(Epoch epoch, ByteRange range) {
     case Mode::kMark:
       break;
   }
-  if (!plan.sends) tracker_.set(bits_, range);
+  if (!plan.sends && !planted(Bug::kUnsentWithoutBit)) tracker_.set(bits_, range);
   return plan;
 }
 
@@ -119,6 +120,7 @@ rt::Task<bool> TargetLeg::zero(Plan plan, Epoch epoch, ByteRange range, pool::Ze
 // The window takes a part that was not sent as well: its bit is set, and that is more than the
 // window asks for.
 bool TargetLeg::ended(Plan plan, ByteRange range, Result<void> result) {
+  if constexpr (planted(Bug::kTargetErrorIgnored)) return true;
   if (!result) leave(result.error());
   const bool is_counted = window_.add(range, plan.stamp);
   if (result && is_counted) return true;
@@ -171,8 +173,9 @@ void TargetLeg::lost(const Error& why) {
 }
 
 void TargetLeg::lose_window() {
-  window_.lose(
-      [this](HotExtent stretch, uint64_t regions) { tracker_.or_word(bits_, stretch, regions); });
+  window_.lose([this](HotExtent stretch, uint64_t regions) {
+    if constexpr (!planted(Bug::kWindowForgotten)) tracker_.or_word(bits_, stretch, regions);
+  });
 }
 
 rt::Task<> TargetLeg::drained() {

@@ -5,6 +5,7 @@
 // until every target has it, and an older write never lands after a newer one on either side.
 #include <utility>
 
+#include "base/planted_bug.h"
 #include "volume/ack_rule.h"
 #include "volume/tracker_use.h"
 #include "volume/volume_impl.h"
@@ -96,7 +97,9 @@ rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
   const ByteRange range{offset, from.size()};
   const Landing landing(*this, range);
   LegJoin join;
-  for (const MapId map : recorded_) tracker_->set(map, range);
+  for (const MapId map : recorded_) {
+    if constexpr (!planted(Bug::kTargetWriteUnrecorded)) tracker_->set(map, range);
+  }
   for (TargetLeg* leg : legs_) {
     const TargetLeg::Plan plan = leg->admit(epoch, range);
     if (!plan.sends) continue;
@@ -158,7 +161,7 @@ rt::Task<Result<void>> VolumeImpl::flush_all() {
     const bool has_failed = (join.failed >> leg->slot() & 1) != 0;
     if (own && leg->is_missing_any() && has_failed) own = fail(Code::kFlushLost);
   }
-  if (own) own = co_await write_missing_back();
+  if (own && !planted(Bug::kMissingNotDurable)) own = co_await write_missing_back();
   co_return acknowledge({.own = std::move(own)});
 }
 

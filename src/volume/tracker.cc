@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/assert.h"
+#include "base/planted_bug.h"
 
 namespace duplex::volume {
 namespace {
@@ -247,6 +248,7 @@ Debtor* Tracker::first_that_owes(HotExtent extent, std::span<Debtor* const> but)
 rt::Task<Result<void>> Tracker::cool(HotExtent extent) {
   std::vector<Debtor*> failed;  // have put their windows into maps: the words tell
   while (Debtor* debtor = first_that_owes(extent, failed)) {
+    if constexpr (planted(Bug::kCoolInDebt)) break;
     if (!co_await flush(*debtor)) failed.push_back(debtor);
   }
   co_await record_turn();
@@ -273,6 +275,7 @@ uint64_t Tracker::word_for_disk(Map& map, HotExtent stretch) {
   const uint64_t cleared = map.cleared.word(stretch);
   if (cleared == 0) return map.map.word(stretch);
   uint64_t held = 0;
+  if constexpr (planted(Bug::kClearedLeavesDisk)) return map.map.word(stretch);
   if (map.from != nullptr) held |= map.from->word(stretch);
   if (map.to != nullptr) held |= map.to->word(stretch);
   for (const ByteRange range : map.copying) {

@@ -85,7 +85,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
     if constexpr (planted(Bug::kNoRangeLock)) lock.release();
     if (!is_inside(range)) co_return ended(fail(Code::kSize));  // shrunk while it waited
     std::optional<RangeLock::Held> wide;
-    if (is_missing(range)) [[unlikely]] {
+    if (is_missing(range) && !planted(Bug::kWriteOverMissing)) [[unlikely]] {
       lock.release();
       auto back = co_await lock_and_bring_back(range);
       if (!back) co_return ended(std::unexpected(std::move(back).error()));
@@ -220,7 +220,7 @@ rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const
     pass = gate_.try_pass();
   }
   // 4. Legs. 5. Acknowledgement rule.
-  const Epoch epoch = root.value_or(pass.epoch());
+  const Epoch epoch = planted(Bug::kRootEpochLost) ? pass.epoch() : root.value_or(pass.epoch());
   if (tracker_ != nullptr) [[unlikely]]
     co_return co_await write_all(epoch, offset, from);
   co_return acknowledge({.own = co_await own_.write(epoch, offset, from)});
