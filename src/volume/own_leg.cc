@@ -40,6 +40,12 @@ bool VolumeImpl::is_missing_slow(ByteRange range) const {
   return std::ranges::any_of(legs_, [&](const TargetLeg* leg) { return leg->is_missing(range); });
 }
 
+bool VolumeImpl::has_to_come_back(ByteRange range) const {
+  return is_missing(range) && std::ranges::any_of(legs_, [&](const TargetLeg* leg) {
+           return leg->mode() == TargetLeg::Mode::kMark && leg->is_missing(range);
+         });
+}
+
 VolumeImpl::Route VolumeImpl::route(ByteRange range) const {
   Route route{.leg = nullptr, .length = range.length};
   if constexpr (planted(Bug::kMissingIgnored)) return route;

@@ -34,7 +34,12 @@ class RangeLock {
    public:
     Held(Held&& other) noexcept
         : lock_(std::exchange(other.lock_, nullptr)), ticket_(other.ticket_) {}
-    Held& operator=(Held&&) = delete;
+    Held& operator=(Held&& other) noexcept {
+      release();
+      lock_ = std::exchange(other.lock_, nullptr);
+      ticket_ = other.ticket_;
+      return *this;
+    }
     ~Held() { release(); }
     void release() {
       if (lock_ != nullptr) std::exchange(lock_, nullptr)->leave(ticket_);

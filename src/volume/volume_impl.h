@@ -203,7 +203,6 @@ class VolumeImpl final : public Volume {
   // `root`: the epoch of a write that another volume forwards; a host's is stamped at the gate.
   using Root = std::optional<Epoch>;
   rt::Task<Result<void>> zero_in_order(ByteRange range, pool::ZeroMode mode);
-  rt::Task<Result<void>> zero_in_steps(ByteRange whole, pool::ZeroMode mode, Root root = {});
   rt::Task<Result<void>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
                                        Holes holes);
   rt::Task<Result<void>> write_blocks(uint64_t offset, std::span<const std::byte> from, Holes holes,
@@ -249,6 +248,9 @@ class VolumeImpl final : public Volume {
     return tracker_ != nullptr && tracker_->is_anything_missing() && is_missing_slow(range);
   }
   bool is_missing_slow(ByteRange range) const;
+  // Is any of it missing at a leg that takes no writes? A restore may begin between the lock of a
+  // write and its gate; or the leg has left.
+  bool has_to_come_back(ByteRange range) const;
   // The leg where the region at range.offset is missing, or none, and how far that is so.
   struct Route {
     TargetLeg* leg;

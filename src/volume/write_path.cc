@@ -40,6 +40,26 @@ constexpr uint64_t step_bytes(pool::ZeroMode mode, bool is_tracked) {
   return mode == pool::ZeroMode::kKeep ? kFillStepBytes : kUnmapStepBytes;
 }
 
+struct Step {
+  ByteRange range;
+  bool blocks;  // whole ones; else a part of one or two
+};
+
+// The first step of a range that is not empty.
+constexpr Step first_step(ByteRange range, uint64_t most) {
+  const ByteRange whole = range.narrowed(kBlockBytes);
+  if (whole.empty()) return {range, false};
+  if (whole.offset > range.offset) {
+    return {{range.offset, whole.offset - range.offset}, false};
+  }
+  const uint64_t end = std::min(round_down(range.offset, most) + most, whole.end());
+  return {{range.offset, end - range.offset}, true};
+}
+
+// Not for hosts: the write has changed nothing, and has to begin again with what it needs now.
+constexpr Code kRepeat = Code::kBusy;
+bool is_to_repeat(const Result<void>& done) { return !done && done.error().code() == kRepeat; }
+
 }  // namespace
 
 // Counted from before it asks the tracker until the write has ended, so that the tracker can be
@@ -84,14 +104,14 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
     RangeLock::Held lock = co_await locks_.lock(range.widened(kBlockBytes));
     if constexpr (planted(Bug::kNoRangeLock)) lock.release();
     if (!is_inside(range)) co_return ended(fail(Code::kSize));  // shrunk while it waited
-    std::optional<RangeLock::Held> wide;
-    if (is_missing(range) && !planted(Bug::kWriteOverMissing)) [[unlikely]] {
-      lock.release();
-      auto back = co_await lock_and_bring_back(range);
-      if (!back) co_return ended(std::unexpected(std::move(back).error()));
-      wide.emplace(*std::move(back));
-    }
+    bool is_due = is_missing(range) && !planted(Bug::kWriteOverMissing);
     while (!from.empty()) {
+      if (is_due) [[unlikely]] {
+        lock.release();
+        auto back = co_await lock_and_bring_back({offset, from.size()});
+        if (!back) co_return ended(std::unexpected(std::move(back).error()));
+        lock = *std::move(back);
+      }
       const Piece piece = first_piece(offset, from.data(), from.size());
       Result<void> stored;
       if (piece.direct) {
@@ -99,6 +119,9 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
       } else {
         stored = co_await write_bounced(offset, from.data(), piece.length, Holes::kAllowed);
       }
+      is_due = is_to_repeat(stored);
+      if (is_due) [[unlikely]]
+        continue;
       if (!stored) co_return ended(std::move(stored));
       offset += piece.length;
       from = from.subspan(piece.length);
@@ -138,35 +161,27 @@ rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode
   // 1. Range lock.
   RangeLock::Held lock = co_await locks_.lock(range.widened(kBlockBytes));
   if (!is_inside(range)) co_return fail(Code::kSize);  // shrunk while it waited
-  std::optional<RangeLock::Held> wide;
-  if (is_missing(range)) [[unlikely]] {
-    lock.release();
-    CO_TRY_ASSIGN(auto back, co_await lock_and_bring_back(range));
-    wide.emplace(std::move(back));
-  }
   const Holes holes = mode == pool::ZeroMode::kKeep ? Holes::kFilled : Holes::kAllowed;
-  const ByteRange whole = range.narrowed(kBlockBytes);
-  if (whole.empty()) {
-    co_return co_await write_bounced(range.offset, nullptr, range.length, holes);
-  }
-  if (const uint64_t head = whole.offset - range.offset; head > 0) {
-    CO_TRY(co_await write_bounced(range.offset, nullptr, head, holes));
-  }
-  CO_TRY(co_await zero_in_steps(whole, mode));
-  if (const uint64_t tail = range.end() - whole.end(); tail > 0) {
-    CO_TRY(co_await write_bounced(whole.end(), nullptr, tail, holes));
-  }
-  co_return Result<void>();
-}
-
-rt::Task<Result<void>> VolumeImpl::zero_in_steps(ByteRange whole, pool::ZeroMode mode, Root root) {
-  for (uint64_t at = whole.offset; at < whole.end();) {
-    const uint64_t step = step_bytes(mode, tracker_ != nullptr);
-    const uint64_t end = std::min(round_down(at, step) + step, whole.end());
-    CO_TRY(co_await zero_blocks({at, end - at}, mode, root));
-    at = end;
+  bool is_due = is_missing(range);
+  while (!range.empty()) {
+    if (is_due) [[unlikely]] {
+      lock.release();
+      CO_TRY_ASSIGN(lock, co_await lock_and_bring_back(range));
+    }
+    const Step step = first_step(range, step_bytes(mode, tracker_ != nullptr));
+    Result<void> done;
+    if (step.blocks) {
+      done = co_await zero_blocks(step.range, mode);
+    } else {
+      done = co_await write_bounced(step.range.offset, nullptr, step.range.length, holes);
+    }
+    is_due = is_to_repeat(done);
+    if (is_due) [[unlikely]]
+      continue;
+    CO_TRY(std::move(done));
+    range = {step.range.end(), range.end() - step.range.end()};
     // A step over a hole costs nothing and does not suspend; a volume has many.
-    if (at < whole.end()) co_await rt::yield();
+    if (!range.empty()) co_await rt::yield();
   }
   co_return Result<void>();
 }
@@ -221,8 +236,10 @@ rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const
   }
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = planted(Bug::kRootEpochLost) ? pass.epoch() : root.value_or(pass.epoch());
-  if (tracker_ != nullptr) [[unlikely]]
+  if (tracker_ != nullptr) [[unlikely]] {
+    if (has_to_come_back(range)) co_return fail(kRepeat);
     co_return co_await write_all(epoch, offset, from);
+  }
   co_return acknowledge({.own = co_await own_.write(epoch, offset, from)});
 }
 
@@ -240,13 +257,15 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
   while (!pass) [[unlikely]] {
     co_await gate_.opening();
     // The volume may have joined its first mirror meanwhile: steps are shorter there.
-    if (marking.is_due()) co_return co_await zero_in_steps(range, mode, root);
+    if (marking.is_due()) co_return fail(kRepeat);
     pass = gate_.try_pass();
   }
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = root.value_or(pass.epoch());
-  if (tracker_ != nullptr) [[unlikely]]
+  if (tracker_ != nullptr) [[unlikely]] {
+    if (has_to_come_back(range)) co_return fail(kRepeat);
     co_return co_await zero_all(epoch, range, mode);
+  }
   co_return acknowledge({.own = co_await own_.zero(epoch, range, mode)});
 }
 

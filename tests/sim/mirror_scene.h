@@ -62,8 +62,7 @@ class MirrorScene {
     double disk_error = 0, flush_error = 0, slow = 0, away = 0;
     bool restores = false, cancels = false, deletes = false, target_hosts = false;
     RequestMix mix;
-    // A write that waits for the gate while a restore begins is refused as well.
-    bool has_errors() const { return disk_error > 0 || flush_error > 0 || away > 0 || restores; }
+    bool has_errors() const { return disk_error > 0 || flush_error > 0 || away > 0; }
   };
   struct Volume {
     std::string name;
