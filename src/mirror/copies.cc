@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/text.h"
 #include "mirror/mirrors_impl.h"
@@ -42,48 +43,64 @@ rt::Task<Known> MirrorsImpl::known_for_resync(Mirror& mirror, bool disconnect) c
   co_return known;
 }
 
-// All are checked before the first one is changed.
+// What the targets let hosts do, to be given back when nothing comes of it.
+class Shut {
+ public:
+  void shut(volume::Member& target, volume::Access access) {
+    before_.emplace_back(&target, target.access());
+    target.set_access(std::move(access));
+  }
+  void undo() {
+    for (const auto& [target, access] : before_) target->set_access(access);
+  }
+
+ private:
+  std::vector<std::pair<volume::Member*, volume::Access>> before_;
+};
+
 rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::resync(Names which) {
   const Turn turn = co_await turn_.lock();
   CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(which.names));
+  std::vector<Mirror*> at_rest;
+  Shut targets;
   for (Mirror* mirror : all) {
-    const Known known = co_await known_for_resync(*mirror, which.disconnect);
-    const Outcome& outcome = next(mirror->state, RelationEvent::kResync, known.facts);
-    if (outcome.kind == Kind::kRefused) {
-      co_return std::unexpected(refusal(outcome, *mirror, known));
-    }
+    if (mirror->state == Relation::kSplit || mirror->state == Relation::kSuspended)
+      at_rest.push_back(mirror);
+    if (mirror->state != Relation::kSplit) continue;
+    targets.shut(mirror->target, volume::Access::refused(Error(
+                                     Code::kWriteProtected,
+                                     fmt::format("volume {} is being resynchronised from volume {}",
+                                                 mirror->target_name(), mirror->source_name()),
+                                     "duplex mirror show " + mirror->row.name)));
   }
-  for (Mirror* mirror : all) CO_TRY(co_await resync_one(*mirror, which.disconnect));
+  const Result<void> done = co_await resync_all(all, which.disconnect);
+  if (!done) {
+    // In doubt: the store may have forgotten what hosts of the targets change.
+    if (done.error().code() != Code::kInDoubt) targets.undo();
+    co_return std::unexpected(done.error());
+  }
+  for (const Mirror* mirror : at_rest) {
+    tell(Severity::kInfo, "mirror_resync", *mirror,
+         fmt::format("mirror {} copies what has changed from volume {} to volume {}",
+                     mirror->row.name, mirror->source_name(), mirror->target_name()));
+  }
   co_return co_await infos_of(all);
 }
 
-// Nobody opens the target from the check on.
-rt::Task<Result<void>> MirrorsImpl::resync_one(Mirror& mirror, bool disconnect) {
-  Known known = co_await known_for_resync(mirror, disconnect);
-  const bool was_split = mirror.state == Relation::kSplit;
-  const volume::Access before = mirror.target.access();
-  if (was_split && !known.facts.has(Guard::kTargetOpen)) {
-    mirror.target.set_access(volume::Access::refused(
-        Error(Code::kWriteProtected,
-              fmt::format("volume {} is being resynchronised from volume {}", mirror.target_name(),
-                          mirror.source_name()),
-              "duplex mirror show " + mirror.row.name)));
+// Nobody opens a target any more. All are checked before the first client is disconnected.
+rt::Task<Result<void>> MirrorsImpl::resync_all(const std::vector<Mirror*>& all, bool disconnect) {
+  std::vector<Happening> happenings;
+  for (Mirror* mirror : all) {
+    Known known = co_await known_for_resync(*mirror, disconnect);
+    const Outcome& outcome = next(mirror->state, RelationEvent::kResync, known.facts);
+    if (outcome.kind == Kind::kRefused) co_return std::unexpected(refusal(outcome, *mirror, known));
+    happenings.push_back({.mirror = mirror, .known = std::move(known), .how = {}});
   }
-  Result<void> done;
-  if (was_split && disconnect) done = co_await mirror.target.disconnect();
-  const bool was_at_rest = was_split || mirror.state == Relation::kSuspended;
-  if (done) done = co_await event(mirror, RelationEvent::kResync, known);
-  if (!done) {
-    // In doubt: the store may have forgotten what hosts of the target change.
-    if (done.error().code() != Code::kInDoubt) mirror.target.set_access(before);
-    co_return done;
+  for (Mirror* mirror : all) {
+    if (!disconnect || mirror->state != Relation::kSplit) continue;
+    CO_TRY(co_await mirror->target.disconnect());
   }
-  if (was_at_rest) {
-    tell(Severity::kInfo, "mirror_resync", mirror,
-         fmt::format("mirror {} copies what has changed from volume {} to volume {}",
-                     mirror.row.name, mirror.source_name(), mirror.target_name()));
-  }
-  co_return done;
+  co_return co_await events(RelationEvent::kResync, std::move(happenings));
 }
 
 // --- restore
@@ -115,6 +132,7 @@ rt::Task<Known> MirrorsImpl::known_for_restore(Mirror& mirror, const Restore& re
 rt::Task<Result<Plan>> MirrorsImpl::plan_restore(Restore request) {
   const Turn turn = co_await turn_.lock();
   CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(request.names));
+  CO_TRY(one_restore_each(all));
   Plan plan{.destroys = true};
   for (Mirror* mirror : all) {
     const Known known = co_await known_for_restore(*mirror, request);
@@ -141,33 +159,59 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_restore(Restore request) {
 rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::restore(Restore request) {
   const Turn turn = co_await turn_.lock();
   CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(request.names));
-  for (Mirror* mirror : all) {
-    const Known known = co_await known_for_restore(*mirror, request);
-    const Outcome& outcome = next(mirror->state, RelationEvent::kRestore, known.facts);
-    if (outcome.kind == Kind::kRefused) {
-      co_return std::unexpected(refusal(outcome, *mirror, known));
-    }
-  }
+  CO_TRY(one_restore_each(all));
+  std::vector<Mirror*> due;
+  Shut targets;
   for (Mirror* mirror : all) {
     if (mirror->state == Relation::kReverse) continue;
-    const volume::Access before = mirror->target.access();
-    mirror->target.set_access(volume::Access::read_only());
-    const Known known = co_await known_for_restore(*mirror, request);
-    Result<void> done =
-        co_await event(*mirror, RelationEvent::kRestore, known, {.then = request.then});
-    if (!done) {
-      if (done.error().code() != Code::kInDoubt) {
-        mirror->target.set_access(before);
-      } else {
-        co_await stay_in_doubt(*mirror, done.error());
-      }
-      co_return std::unexpected(std::move(done).error());
-    }
+    due.push_back(mirror);
+    if (mirror->state == Relation::kSplit)
+      targets.shut(mirror->target, volume::Access::read_only());
+  }
+  const Result<void> done = co_await restore_all(due, request);
+  if (!done && done.error().code() == Code::kInDoubt) {
+    for (Mirror* mirror : due) co_await stay_in_doubt(*mirror, done.error());
+  } else if (!done) {
+    targets.undo();
+  }
+  if (!done) co_return std::unexpected(done.error());
+  for (const Mirror* mirror : due) {
     tell(Severity::kWarning, "mirror_restore", *mirror,
          fmt::format("volume {} is being restored from volume {}", mirror->source_name(),
                      mirror->target_name()));
   }
   co_return co_await infos_of(all);
+}
+
+rt::Task<Result<void>> MirrorsImpl::restore_all(const std::vector<Mirror*>& all,
+                                                const Restore& request) {
+  std::vector<Happening> happenings;
+  for (Mirror* mirror : all) {
+    happenings.push_back({.mirror = mirror,
+                          .known = co_await known_for_restore(*mirror, request),
+                          .how = {.then = request.then}});
+  }
+  co_return co_await events(RelationEvent::kRestore, std::move(happenings));
+}
+
+// A volume is restored from one other, and not from one that is itself being restored.
+Result<void> MirrorsImpl::one_restore_each(const std::vector<Mirror*>& all) const {
+  for (auto one = all.begin(); one != all.end(); ++one) {
+    for (auto other = all.begin(); other != one; ++other) {
+      for (const VolumeNumber volume : {(*one)->source.number(), (*one)->target.number()}) {
+        const bool is_shared =
+            volume == (*other)->source.number() || volume == (*other)->target.number();
+        if (!is_shared) continue;
+        return fail(Code::kInvalid,
+                    fmt::format("mirrors {} and {} share volume {}: one of them can be restored",
+                                (*other)->row.name, (*one)->row.name,
+                                volume == (*one)->source.number() ? (*one)->source_name()
+                                                                  : (*one)->target_name()),
+                    "name one of them");
+      }
+    }
+  }
+  return {};
 }
 
 // The next start finds either the volume as it is now or one to be restored; what hosts write until

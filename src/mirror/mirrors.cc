@@ -107,6 +107,15 @@ Mirror* MirrorsImpl::upstream_of(VolumeNumber volume) const {
   return nullptr;
 }
 
+size_t MirrorsImpl::depth_of(VolumeNumber volume) const {
+  size_t depth = 0;
+  for (const Mirror* above = upstream_of(volume); above != nullptr;
+       above = upstream_of(above->source.number())) {
+    ++depth;
+  }
+  return depth;
+}
+
 std::vector<Mirror*> MirrorsImpl::below(VolumeNumber volume) const {
   std::vector<Mirror*> all;
   for (const auto& [id, mirror] : mirrors_) {
@@ -152,14 +161,28 @@ Error MirrorsImpl::refusal(const Outcome& outcome, const Mirror& mirror, const K
 
 rt::Task<Result<void>> MirrorsImpl::event(Mirror& mirror, RelationEvent event, Known known,
                                           Transition::How how) {
-  const Outcome& outcome = next(mirror.state, event, known.facts);
-  ASSERT(outcome.kind != Kind::kNever);
-  if (outcome.kind == Kind::kRefused) {
-    co_return std::unexpected(refusal(outcome, mirror, known));
+  std::vector<Happening> one;
+  one.push_back({.mirror = &mirror, .known = std::move(known), .how = std::move(how)});
+  co_return co_await events(event, std::move(one));
+}
+
+rt::Task<Result<void>> MirrorsImpl::events(RelationEvent event, std::vector<Happening> all) {
+  std::ranges::sort(all, {}, [this](const Happening& one) {
+    return std::pair(depth_of(one.mirror->source.number()), one.mirror->id);
+  });
+  Transition::Transitions transitions;
+  for (Happening& one : all) {
+    const Outcome& outcome = next(one.mirror->state, event, one.known.facts);
+    ASSERT(outcome.kind != Kind::kNever);
+    if (outcome.kind == Kind::kRefused) {
+      co_return std::unexpected(refusal(outcome, *one.mirror, one.known));
+    }
+    if (outcome.kind == Kind::kStays && outcome.actions().empty()) continue;
+    transitions.push_back(
+        std::make_unique<Transition>(*this, *one.mirror, outcome, std::move(one.how)));
   }
-  if (outcome.kind == Kind::kStays && outcome.actions().empty()) co_return Result<void>();
-  Transition transition(*this, mirror, outcome, std::move(how));
-  co_return co_await transition.run();
+  if (transitions.empty()) co_return Result<void>();
+  co_return co_await Transition::run(*this, std::move(transitions));
 }
 
 volume::Access MirrorsImpl::access_of(const Mirror& mirror, Relation state) const {

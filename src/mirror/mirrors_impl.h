@@ -94,12 +94,19 @@ class MirrorsImpl final : public Mirrors {
   Result<std::vector<Mirror*>> expand(const std::vector<std::string>& names) const;
   Result<volume::VolumeInfo> volume_named(const std::string& name) const;
   Mirror* upstream_of(VolumeNumber volume) const;  // whose target it is
+  size_t depth_of(VolumeNumber volume) const;      // of a root: 0
   std::vector<Mirror*> below(VolumeNumber volume) const;
   // The mirror through which writes reach `volume` now; null: it is a root.
   Mirror* feeder_of(VolumeNumber volume) const;
 
   Error refusal(const Outcome& outcome, const Mirror& mirror, const Known& known) const;
-  // Does what the table says; a refusal is returned.
+  // Does what the table says, of all of them or of none; a refusal is returned.
+  struct Happening {
+    Mirror* mirror;
+    Known known;
+    Transition::How how;
+  };
+  rt::Task<Result<void>> events(RelationEvent event, std::vector<Happening> all);
   rt::Task<Result<void>> event(Mirror& mirror, RelationEvent event, Known known = {},
                                Transition::How how = {});
   volume::Access access_of(const Mirror& mirror, Relation state) const;
@@ -124,7 +131,9 @@ class MirrorsImpl final : public Mirrors {
   // copies.cc
   rt::Task<Known> known_for_resync(Mirror& mirror, bool disconnect) const;
   rt::Task<Known> known_for_restore(Mirror& mirror, const Restore& request);
-  rt::Task<Result<void>> resync_one(Mirror& mirror, bool disconnect);
+  rt::Task<Result<void>> resync_all(const std::vector<Mirror*>& all, bool disconnect);
+  Result<void> one_restore_each(const std::vector<Mirror*>& all) const;
+  rt::Task<Result<void>> restore_all(const std::vector<Mirror*>& all, const Restore& request);
   rt::Task<> stay_in_doubt(Mirror& mirror, const Error& why);
 
   // jobs.cc

@@ -80,23 +80,33 @@ Transition::Transition(MirrorsImpl& all, Mirror& mirror, const Outcome& outcome,
       begins_(mode_of(to_) != Mode::kMark &&
               (how_.at_start || mode_of(mirror.state) == Mode::kMark)) {}
 
-rt::Task<Result<void>> Transition::run() {
-  Result<void> done = co_await prepare();
-  if constexpr (planted(Bug::kGatesOpenEarly)) co_await open_gates();
+rt::Task<Result<void>> Transition::run(MirrorsImpl& all, Transitions transitions) {
+  Result<void> done;
+  for (const auto& one : transitions) {
+    done = co_await one->prepare();
+    if (!done) break;
+  }
+  if constexpr (planted(Bug::kGatesOpenEarly)) {
+    for (const auto& one : transitions) co_await one->open_gates();
+  }
   if (done) {
-    Ledger ledger(all_.control_, all_.parts_.marks);
-    co_await record(ledger);
+    Ledger ledger(all.control_, all.parts_.marks);
+    for (const auto& one : transitions) co_await one->record(ledger);
     done = co_await ledger.commit();
   }
   if (done) {
-    co_await settle_source();
-    co_await settle_target();
+    for (const auto& one : transitions) co_await one->settle_source();
+    for (const auto& one : transitions) co_await one->settle_target();
   }
-  co_await open_gates();
+  for (const auto& one : transitions) co_await one->open_gates();
   if (!done) {
-    for (Mirror* other : stopped_) all_.start_job(*other, JobKind::kCopy);
+    for (const auto& one : transitions) one->go_on_as_before();
   }
   co_return done;
+}
+
+void Transition::go_on_as_before() {
+  for (Mirror* other : stopped_) all_.start_job(*other, JobKind::kCopy);
 }
 
 // 1 and 2. A leg that was idle begins to send at an instant at which nothing is on its way.

@@ -9,6 +9,7 @@
 // more. Owner: a turn of the registry. Thread: control core; it hops where the work is.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -41,10 +42,13 @@ class Transition {
   Transition(const Transition&) = delete;
   Transition& operator=(const Transition&) = delete;
 
-  // Once. An error: the state is as before.
-  rt::Task<Result<void>> run();
+  // Several mirrors in one transaction: all of them or none. In the order of their sources, from
+  // the roots down: writes that a gate above has let in still pass those below. An error: the
+  // states are as before.
+  using Transitions = std::vector<std::unique_ptr<Transition>>;
+  static rt::Task<Result<void>> run(MirrorsImpl& all, Transitions transitions);
 
-  // Several mirrors in one transaction (a cut): the parts of run(). open_gates() comes last.
+  // The parts of run(), for a cut and a start. open_gates() comes last.
   rt::Task<Result<void>> prepare();
   rt::Task<> record(Ledger& ledger);
   rt::Task<> settle_source();
@@ -73,6 +77,7 @@ class Transition {
   rt::Task<> record_maps(Ledger& ledger);
   rt::Task<> record_downstream(Ledger& ledger);
 
+  void go_on_as_before();
   void settle_leg();
   void adopt();
 

@@ -2,6 +2,8 @@
 // scenarios_mirror_cut_test.cc).
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "sim/mirror_box.h"
 
 namespace duplex::simtest {
@@ -184,49 +186,91 @@ TEST(Traces, F27AnUnflushedWriteOfTheTargetIsFlushedBeforeARestore) {
   }
 }
 
-// F28: state and maps of a restore change in one transaction: all of p is the backup, or nothing.
-class RestoreCutOff : public Trace {
+// Two volumes with a mirror each, split at one cut; changed since.
+class Pairs : public Trace {
  public:
   void prepare(Box& box) override {
     box.add_disk("/dev/p", 8 * kMiB);
-    for (const char* name : {"p", "s"}) box.add_volume(name, kVolumeBytes);
-    const auto made = box.run(box.array->mirrors().create(
-        {.name = "m1", .source = "p", .target = "s", .copy = true, .overwrite = true}));
-    ASSERT_TRUE(made) << made.error().describe();
-    for (int i = 0; i < 100 && state(box) != Relation::kSync; ++i) box.pass(100 * rt::kMillisecond);
+    for (const char* name : {"p", "s", "q", "r"}) box.add_volume(name, kVolumeBytes);
+    make(box, "m1", "p", "s");
+    make(box, "m2", "q", "r");
+    for (int i = 0; i < 100 && states(box) != both(Relation::kSync); ++i)
+      box.pass(100 * rt::kMillisecond);
     fill(box, 'A');
-    const auto cut =
-        box.run(box.array->mirrors().split({.names = {"m1"}, .pairs = {}, .read_only = true}));
+    const auto cut = box.run(
+        box.array->mirrors().split({.names = {"m1", "m2"}, .pairs = {}, .read_only = true}));
     ASSERT_TRUE(cut) << cut.error().describe();
     fill(box, 'B');
-    ASSERT_TRUE(box.run(box.flush("p")));
+    for (const char* name : {"p", "q"}) ASSERT_TRUE(box.run(box.flush(name)));
   }
-  rt::Task<> play(Box& box) override {
-    const auto restored = co_await box.array->mirrors().restore({.names = {"m1"}});
-    EXPECT_TRUE(restored) << restored.error().describe();
-  }
-  void check(Box& box) override {
-    const std::string all = box.letters("p", 0, kVolumeBytes);
-    EXPECT_TRUE(all == "A" || all == "B") << all;
-    for (int i = 0; i < 100 && state(box) == Relation::kReverse; ++i)
-      box.pass(100 * rt::kMillisecond);
-    EXPECT_EQ(state(box), Relation::kSplit);
-    EXPECT_EQ(box.letters("p", 0, kVolumeBytes), all);
-    EXPECT_EQ(box.letters("s", 0, kVolumeBytes), "A");
+
+ protected:
+  using States = std::pair<Relation, Relation>;
+  static States both(Relation state) { return {state, state}; }
+  static States states(Box& box) { return {state(box, "m1"), state(box, "m2")}; }
+  static std::string all_of(Box& box, const char* name) {
+    return box.letters(name, 0, kVolumeBytes);
   }
 
  private:
-  static Relation state(Box& box) {
-    const auto shown = box.run(box.array->mirrors().show("m1"));
+  static void make(Box& box, const char* name, const char* source, const char* target) {
+    const auto made = box.run(box.array->mirrors().create(
+        {.name = name, .source = source, .target = target, .copy = true, .overwrite = true}));
+    ASSERT_TRUE(made) << made.error().describe();
+  }
+  static Relation state(Box& box, const char* name) {
+    const auto shown = box.run(box.array->mirrors().show(name));
     return shown ? shown->state : Relation::kSimplex;
   }
   static void fill(Box& box, char letter) {
-    ASSERT_TRUE(box.run(box.write("p", 0, kVolumeBytes, letter)));
+    for (const char* name : {"p", "q"})
+      ASSERT_TRUE(box.run(box.write(name, 0, kVolumeBytes, letter)));
+  }
+};
+
+// F28: state and maps of a restore change in one transaction, for all that one verb names: all of
+// p and q is the backup, or nothing. Mutation: events() runs one transition after the other.
+class RestoreCutOff : public Pairs {
+ public:
+  rt::Task<> play(Box& box) override {
+    const auto restored = co_await box.array->mirrors().restore({.names = {"m1", "m2"}});
+    EXPECT_TRUE(restored) << restored.error().describe();
+  }
+  void check(Box& box) override {
+    const std::string all = all_of(box, "p");
+    EXPECT_TRUE(all == "A" || all == "B") << all;
+    EXPECT_EQ(all_of(box, "q"), all);
+    for (int i = 0; i < 100 && states(box) != both(Relation::kSplit); ++i)
+      box.pass(100 * rt::kMillisecond);
+    EXPECT_EQ(states(box), both(Relation::kSplit));
+    for (const char* name : {"p", "q"}) EXPECT_EQ(all_of(box, name), all);
+    for (const char* name : {"s", "r"}) EXPECT_EQ(all_of(box, name), "A");
+  }
+};
+
+// The same of a resync. Mutation: as above.
+class ResyncCutOff : public Pairs {
+ public:
+  rt::Task<> play(Box& box) override {
+    const auto begun = co_await box.array->mirrors().resync({{"m1", "m2"}, false});
+    EXPECT_TRUE(begun) << begun.error().describe();
+  }
+  void check(Box& box) override {
+    const States now = states(box);
+    EXPECT_EQ(now.first == Relation::kSplit, now.second == Relation::kSplit);
+    if (now == both(Relation::kSplit)) return;
+    for (int i = 0; i < 100 && states(box) != both(Relation::kSync); ++i)
+      box.pass(100 * rt::kMillisecond);
+    EXPECT_EQ(states(box), both(Relation::kSync));
   }
 };
 
 TEST(Traces, F28ARestoreHappensWhollyOrNotAtAll) {
   EXPECT_GT(cut_everywhere<RestoreCutOff>(Ending::kPowerInStore, 2), 3u);
+}
+
+TEST(Traces, F28AResyncOfSeveralBeginsForAllOrForNone) {
+  EXPECT_GT(cut_everywhere<ResyncCutOff>(Ending::kPowerInStore, 2), 3u);
   EXPECT_GT(cut_everywhere<RestoreCutOff>(Ending::kPower, 1), 3u);
 }
 
