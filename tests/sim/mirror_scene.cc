@@ -80,6 +80,9 @@ void MirrorScene::draw_trees() {
                         .target = target,
                         .point = {},
                         .frozen = {}});
+    // A flush that cannot write the map log fails. Then what came back from the target is read
+    // there again, without what was written since.
+    if (plan_.disk_error > 0) volumes_[source].oracle->expect_told_losses();
   };
   for (size_t r = 0; r < plan_.roots; ++r) {
     const uint64_t shape = dice_.below(4);
