@@ -81,6 +81,24 @@ TEST_F(OwnLossTest, ATargetThatHasNotFlushedWhatWasCopiedHoldsNothingThatIsLostH
   EXPECT_EQ(here(0), 2);
 }
 
+// It holds what was written there since, too, and has no bit that nobody copies. Mutation:
+// owes_copy() does not look at the mode.
+TEST_F(OwnLossTest, ATargetThatIsInSyncAfterACopyHoldsWhatWasWrittenSince) {
+  begin();
+  leave(one);
+  ASSERT_TRUE(write(0, 4096, 2));
+  mode(Mode::kSendWhereClear);
+  ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
+  ASSERT_TRUE(finish(tracker.flush(one.leg)));
+  mode(Mode::kSend);
+  ASSERT_TRUE(write(8192, 4096, 3));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_TRUE(finish(volume.flush()));
+  EXPECT_TRUE(is_missing(0));
+  EXPECT_FALSE(has_bit(0));
+  EXPECT_EQ(here(8192), 3);
+}
+
 // Mutations: conclude() flushes no target; verdict() comes before that.
 TEST_F(OwnLossTest, ATargetThatWasCopiedToFlushesBeforeItHoldsWhatCouldNotBeStoredHere) {
   begin();

@@ -118,9 +118,10 @@ class TargetLeg final : public Debtor {
   // a region that was copied since then it loses all, also what is flushed here: that it does not
   // hold.
   bool holds(ByteRange range) const;
-  // Would it, after a flush?
+  // Would it, after a flush? In kSend everything that was copied is flushed; what is written there
+  // again is not a copy.
   bool owes_copy(ByteRange range) const {
-    return mode_ != Mode::kMark && tracker_.is_copy_owed(bits_, range);
+    return mode_ == Mode::kSendWhereClear && tracker_.is_copy_owed(bits_, range);
   }
   // Has any of it been written there since the last flush?
   bool owes(ByteRange range) const;

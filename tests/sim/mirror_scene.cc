@@ -94,6 +94,9 @@ void MirrorScene::draw_trees() {
                         .target = target,
                         .point = {},
                         .frozen = {}});
+    // A flush that cannot write the map log fails. Then what came back from the target is read
+    // there again, without what was written since.
+    if (plan_.disk_error > 0) volumes_[source].oracle->expect_told_losses();
   };
   for (size_t r = 0; r < plan_.roots; ++r) {
     const uint64_t shape = dice_.below(4);
@@ -262,28 +265,31 @@ bool MirrorScene::first_setup() {
   return true;
 }
 
-// Where a target holds what was lost, FLUSH may go well: so no volume must tell of it.
+// What the own backing has not is read at a target, and what that one has not further down.
+bool MirrorScene::may_be_read_at(size_t volume, size_t device) const {
+  return volumes_[volume].device == device || std::ranges::any_of(mirrors_, [&](const Mirror& one) {
+           return one.source == volume && may_be_read_at(one.target, device);
+         });
+}
+
+// Where a target holds what was lost, FLUSH may go well: so no volume must tell of it. And a write
+// that only a target took is lost with the cache of that one's device: so the volumes above have
+// lost something, too, whatever is on the device they are on.
 void MirrorScene::on_cache_lost(void* fault) {
   const auto& [scene, device] = *static_cast<DeviceFault*>(fault);
+  scene->expect_losses(device);
   for (const Volume& volume : scene->volumes_) {
-    // A volume of the same tree may read there what its own backing has not.
-    const bool may_read_there =
-        std::ranges::any_of(scene->volumes_, [&, at = device](const Volume& other) {
-          return other.device == at && other.source == volume.source;
-        });
-    if (may_read_there) volume.oracle->expect_losses();
-    if (volume.device != device) continue;
-    volume.oracle->cache_lost(scene->moments_.next(), false);
-    scene->cuts_.loss(volume.source);
+    if (volume.device == device) volume.oracle->cache_lost(scene->moments_.next(), false);
   }
 }
 
-// Of a device that was away: what its volumes have not flushed, and those that they were read from
-// meanwhile.
+// Of a device that loses its cache, or was away: what the volumes that may be read there have not
+// flushed.
 void MirrorScene::expect_losses(size_t device) {
-  for (const Volume& volume : volumes_) {
-    if (volume.device == device) cuts_.loss(volume.source);
-    volume.oracle->expect_losses();
+  for (size_t v = 0; v < volumes_.size(); ++v) {
+    if (!may_be_read_at(v, device)) continue;
+    cuts_.loss(volumes_[v].source);
+    volumes_[v].oracle->expect_losses();
   }
 }
 

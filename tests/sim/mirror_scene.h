@@ -124,6 +124,7 @@ class MirrorScene {
     size_t device = 0;
   };
   static void on_cache_lost(void* fault);
+  bool may_be_read_at(size_t volume, size_t device) const;
   void expect_losses(size_t device);
 
   // mirror_hosts.cc: clients, and what is read at quiet moments

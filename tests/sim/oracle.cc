@@ -211,8 +211,8 @@ void Oracle::end_read(Time now, Time started, uint64_t first, std::span<const st
       }
     };
     explain();
-    if (explanations == 0 && expects_losses_) {
-      cache_lost(now, false);
+    if (explanations == 0 && (expects_losses_ || expects_told_losses_)) {
+      cache_lost(now, !expects_losses_ && is_unflushed(number));
       explain();
     }
     if (explanations == 0) {
@@ -246,6 +246,13 @@ void Oracle::lose_unflushed(Time now, bool power) {
       v.out_since = kNever;
     }
   }
+}
+
+// Was the sector written, with success, since the last flush that ended, well or not?
+bool Oracle::is_unflushed(uint64_t sector) const {
+  return std::ranges::any_of(unflushed_, [&](const Write& write) {
+    return sector >= write.first && sector - write.first < write.count;
+  });
 }
 
 // A flush went well. It may have covered what the array answered before, also where the reply has

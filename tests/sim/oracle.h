@@ -19,6 +19,9 @@
 //      FUA were told before. A flush or FUA in flight at the loss may have come before it: then
 //      nothing is asked.
 //   5. A write answered with an error has ended, but is never certain.
+//   6. Where the array may give up what was not flushed without any cache lost
+//      (expect_told_losses()), a read that shows so is right if a flush that ended after the write
+//      has failed, or the next one does.
 // Times are a counter that rises with every call of the workload, so ties do not exist.
 #pragma once
 
@@ -73,9 +76,14 @@ class Oracle {
   // device that lost its cache.
   void cache_lost(Time now, bool only_device);
 
-  // From now on what is not flushed may be lost without a word from whoever injects faults: a device
-  // that was away counts as one that has lost its cache, with what is written until it has flushed.
+  // From now on what is not flushed may be lost without a word from whoever injects faults: a
+  // device that was away counts as one that has lost its cache, with what is written until it has
+  // flushed.
   void expect_losses() { expects_losses_ = true; }
+
+  // From now on a flush may fail for another reason than a lost cache, and what it did not cover is
+  // then given up: rule 6.
+  void expect_told_losses() { expects_told_losses_ = true; }
 
   // The first violation, or empty.
   const std::string& violation() const { return violation_; }
@@ -113,6 +121,7 @@ class Oracle {
   static bool allowed(const Version& v, Time started, Time settled);
   void observe(Sector& sector, size_t seen, Time now);
   void lose_unflushed(Time now, bool power);
+  bool is_unflushed(uint64_t sector) const;
   bool may_be_flushing() const;
   void note_flush();
   void violate(std::string text);
@@ -129,6 +138,7 @@ class Oracle {
   bool loss_was_power_ = true;
   bool flush_must_fail_ = false;
   bool expects_losses_ = false;
+  bool expects_told_losses_ = false;
   std::string violation_;
 };
 

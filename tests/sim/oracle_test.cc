@@ -195,6 +195,44 @@ TEST_F(OracleTest, AFailedFlushMakesNothingDurableLater) {
   EXPECT_FALSE(bad()) << oracle.violation();
 }
 
+// Rule 6. Mutation: end_read() asks for no flush that fails.
+TEST_F(OracleTest, WhatIsGivenUpWithoutALostCacheIsToldByTheNextFlush) {
+  oracle.expect_told_losses();
+  for (const bool is_told : {true, false}) {
+    const uint32_t before = write();
+    flush();
+    write();
+    read(before);
+    EXPECT_FALSE(bad()) << oracle.violation();
+    flush(!is_told);
+    EXPECT_EQ(bad(), !is_told);
+  }
+}
+
+// Mutation: end_read() does not ask what is unflushed.
+TEST_F(OracleTest, WhatIsGivenUpWithoutALostCacheMayHaveBeenToldBefore) {
+  oracle.expect_told_losses();
+  const uint32_t before = write();
+  flush();
+  write();
+  flush(false);
+  const uint32_t other = oracle.begin_write(++now, 1, 1, {});
+  end(other);
+  read(before);
+  flush();
+  EXPECT_FALSE(bad()) << oracle.violation();
+}
+
+// Mutation: end_read() finds no fault with what rule 6 does not explain, either.
+TEST_F(OracleTest, NothingThatWasFlushedIsGivenUp) {
+  oracle.expect_told_losses();
+  const uint32_t before = write();
+  write();
+  flush();
+  read(before);
+  EXPECT_TRUE(bad());
+}
+
 // A restore: all of the volume becomes what another one holds.
 class OracleRestoreTest : public OracleTest {
  protected:
