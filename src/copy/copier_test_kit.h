@@ -173,6 +173,7 @@ class TestDisk final : public pool::Backing {
   BackingId id() const override { return inner.id(); }
   const std::string& name() const override { return inner.name(); }
   uint64_t size_bytes() const override { return inner.size_bytes(); }
+  bool has_untold_loss() const override { return false; }
   uint64_t extent_bytes() const override { return inner.extent_bytes(); }
   uint64_t allocated_bytes() const override { return inner.allocated_bytes(); }
   bool is_mapped(ByteRange range) const override { return inner.is_mapped(range); }

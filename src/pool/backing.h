@@ -74,6 +74,9 @@ class Backing {
   // Every extent of the range is mapped. kMediumWrite or kNoSpace (sparse file, full file system).
   virtual rt::Task<Result<void>> write(uint64_t offset, std::span<const std::byte> from) = 0;
   virtual rt::Task<Result<void>> zero(ByteRange range, ZeroMode mode) = 0;
+  // Has a device lost its cache, with something of this backing in it, and no flush() has said so
+  // yet? What is read may then be older than what was read before.
+  virtual bool has_untold_loss() const = 0;
   // Covers every write and zero that has ended before the call.
   virtual rt::Task<Result<void>> flush() = 0;
 

@@ -36,6 +36,10 @@ void BackingImpl::owe_earlier_run() {
   }
 }
 
+bool BackingImpl::has_untold_loss() const {
+  return std::ranges::any_of(uses_, [](const auto& use) { return use && use->has_untold_loss(); });
+}
+
 // An extent in doubt counts as not mapped: who wants to write has to ask allocate().
 bool BackingImpl::is_mapped(ByteRange range) const {
   if (!in_doubt_.empty() && is_in_doubt(range)) return false;

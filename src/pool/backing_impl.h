@@ -36,6 +36,7 @@ struct DeviceUse {
       : device(std::move(d)), port(device->port(core)) {}
 
   bool is_clean() const { return in_flight == 0 && ended == flushed; }
+  bool has_untold_loss() const { return ended != flushed && device->losses() != losses; }
   // Writes of an earlier run that nobody flushed count as one write that has ended. Attaching
   // flushes them; the loss count says whether that went well.
   void owe_earlier_run();
@@ -73,6 +74,7 @@ class BackingImpl final : public Backing {
   const std::string& name() const override { return name_; }
   uint64_t size_bytes() const override { return size_bytes_.load(std::memory_order_acquire); }
   uint64_t extent_bytes() const override { return extent_bytes_; }
+  bool has_untold_loss() const override;
   uint64_t allocated_bytes() const override {
     return allocated_bytes_.load(std::memory_order_relaxed);
   }

@@ -84,6 +84,10 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
       if (!done) co_return done;
     } else {
       Result<void> done = co_await backing_.read(offset, part);
+      if (tracker_ != nullptr && backing_.has_untold_loss()) [[unlikely]] {
+        co_await tell_loss();
+        continue;
+      }
       if (is_missing({offset, part.size()}) && !planted(Bug::kMissingIgnored))
         continue;  // lost meanwhile
       if (!done) done = co_await rescue(offset, part, how, std::move(done).error());
@@ -93,6 +97,13 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
     into = into.subspan(part.size());
   }
   co_return Result<void>();
+}
+
+// Another volume's flush has met it. What was lost may be here alone, or be durable at the target
+// it came back from: nobody reads here before that is settled.
+rt::Task<> VolumeImpl::tell_loss() {
+  const TrackerUse tracker(*this);
+  static_cast<void>(co_await tracker->flush(own_debtor_));
 }
 
 void VolumeImpl::add_leg(TargetLeg& leg) {
@@ -162,10 +173,14 @@ rt::Task<Result<void>> VolumeImpl::bring_back(ByteRange range) {
 }
 
 // Whole regions, all missing at the leg, under their lock. The bits go when the own backing has
-// them: a reader finds the target until then, and the same bytes here from then on.
+// them: a reader finds the target until then, and the same bytes here from then on. What the target
+// has not flushed it may have lost by now and not know it, with something older in its place that
+// must not come back for good: so it is flushed first. It then finds what it lost at its own
+// targets, or lost_at() tells.
 rt::Task<VolumeImpl::Returned> VolumeImpl::bring_run_back(TargetLeg& leg, ByteRange run) {
   const TrackerUse tracker(*this);
   const Readers::Inside stay = leg.stay();
+  co_await flush_targets(run, &TargetLeg::owes_missing);
   const rt::Buffer buffer = core_.buffers().get(run.length);
   Returned back;
   back.result = co_await leg.read(run.offset, buffer.span());
@@ -316,13 +331,13 @@ rt::Task<Result<void>> VolumeImpl::OwnDebtor::flush() {
   co_return flushed;
 }
 
-void VolumeImpl::OwnDebtor::lost(const Error& /*why*/) { volume_.own_lost(); }
+void VolumeImpl::OwnDebtor::lost(const Error& why) { volume_.own_lost(why); }
 
 // In a flush of a host or in cooling. What nobody has is in doubt on every side: a bit in each map,
 // and the next FLUSH says so. Of a region that came back and was written since, the writes are
 // lost; but what the own backing has there now may be older than what came back, and that may have
 // been flushed long ago, at the target. So it is missing there again.
-void VolumeImpl::own_lost() {
+void VolumeImpl::own_lost(const Error& why) {
   bool is_all_held = true;
   std::vector<ChangeMap::Word> returned;
   own_debtor_.returned.lose(
@@ -351,7 +366,7 @@ void VolumeImpl::own_lost() {
       if (origin != legs_.end() && is_returned(stretch, bit)) {
         (*origin)->set_missing(stretch, bit);
       }
-      lost_for_good(stretch, bit);
+      lost_for_good(stretch, bit, why);
     });
   });
   if (is_all_held) return;
@@ -359,9 +374,12 @@ void VolumeImpl::own_lost() {
   untold_ = {.host = true, .above = true};
 }
 
-// In doubt on every side.
-void VolumeImpl::lost_for_good(HotExtent stretch, uint64_t regions) {
-  for (TargetLeg* leg : legs_) leg->set_bits(stretch, regions);
+// In doubt on every side: no target counts as equal with a bit.
+void VolumeImpl::lost_for_good(HotExtent stretch, uint64_t regions, const Error& why) {
+  for (TargetLeg* leg : legs_) {
+    leg->set_bits(stretch, regions);
+    if (leg->mode() == TargetLeg::Mode::kSend) leg->leave(why);
+  }
   for (const MapId map : recorded_) tracker_->or_word(map, stretch, regions);
 }
 
@@ -375,7 +393,7 @@ void VolumeImpl::lost_at(const TargetLeg& leg, std::span<const ChangeMap::Word> 
       for (TargetLeg* other : legs_) {
         if (other != &leg && other->holds({region.offset, 1})) other->leave(why);
       }
-      lost_for_good(word.stretch, bit);
+      lost_for_good(word.stretch, bit, why);
     });
   }
   untold_ = {.host = true, .above = true};

@@ -48,6 +48,7 @@ class LossyBacking final : public pool::Backing {
   BackingId id() const override { return inner.id(); }
   const std::string& name() const override { return inner.name(); }
   uint64_t size_bytes() const override { return kSize; }
+  bool has_untold_loss() const override { return false; }
   uint64_t extent_bytes() const override { return kExtent; }
   uint64_t allocated_bytes() const override { return inner.allocated_bytes(); }
   bool is_mapped(ByteRange range) const override { return inner.is_mapped(range); }

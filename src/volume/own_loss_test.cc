@@ -121,6 +121,52 @@ TEST_F(OwnLossTest, ATargetThatWasCopiedToFlushesBeforeItHoldsWhatCouldNotBeStor
   }
 }
 
+// It may become the only one that has a region. Mutation: flush_all() asks legs in kSend alone.
+TEST_F(OwnLossTest, AFlushAsksATargetThatIsBeingCopiedAsWell) {
+  begin();
+  leave(one);
+  mode(Mode::kSendWhereClear);
+  const size_t before = one.backing.count("flush");
+  ASSERT_TRUE(write(4 * kExtent, 4096, 2));
+  ASSERT_TRUE(finish(volume.flush()));
+  EXPECT_EQ(one.backing.count("flush"), before + 1);
+}
+
+// Another volume's flush has met the loss. Mutation: read_blocks() does not ask for it.
+TEST_F(OwnLossTest, ALossThatNobodyHasToldOfIsSettledBeforeWhatItLeftIsRead) {
+  begin();
+  ASSERT_TRUE(write(0, 4096, 2));
+  ASSERT_TRUE(finish(backing.write(0, filled(4096, 1))));
+  backing.untold_loss = true;
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_EQ(here(0), 2);
+  EXPECT_TRUE(is_missing(0));
+}
+
+// The target has lost what it alone had, and would not say so before the next flush of the host: by
+// then the region is back, with something older. Mutation: bring_run_back() flushes no target.
+TEST_F(OwnLossTest, ATargetFlushesWhatItAloneHasBeforeThatComesBack) {
+  begin();
+  lose_first();
+  const size_t before = one.backing.count("flush");
+  one.backing.fail_flush = {Code::kFlushLost};
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+  EXPECT_EQ(one.backing.count("flush"), before + 1);
+  EXPECT_FALSE(is_missing(0));
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_TRUE(finish(volume.flush()));
+}
+
+// Mutation: bring_run_back() asks is_missing().
+TEST_F(OwnLossTest, ATargetThatHasFlushedWhatItAloneHasIsNotFlushedAgain) {
+  begin();
+  lose_first();
+  ASSERT_TRUE(finish(volume.flush()));
+  const size_t before = one.backing.count("flush");
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+  EXPECT_EQ(one.backing.count("flush"), before);
+}
+
 // A slow read of the target: meanwhile the region has come back, the target was split, and its own
 // hosts have written. Mutation: read_blocks() does not look again after it has read a target.
 TEST_F(OwnLossTest, AReadOfATargetFromWhichTheRegionCameBackMeanwhileIsReadAgainHere) {

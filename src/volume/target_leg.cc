@@ -189,12 +189,12 @@ bool TargetLeg::holds(ByteRange range) const {
          !is_copying(range) && !owes_copy(range);
 }
 
-bool TargetLeg::owes(ByteRange range) const {
+bool TargetLeg::is_in_window(ByteRange range) const {
   bool is_owed = false;
   each_word(range, [&](HotExtent stretch, uint64_t regions) {
     is_owed |= (window_.word(stretch) & regions) != 0;
   });
-  return mode_ != Mode::kMark && is_owed;
+  return is_owed;
 }
 
 bool TargetLeg::serves_any(ByteRange range) const {

@@ -124,7 +124,10 @@ class TargetLeg final : public Debtor {
     return mode_ == Mode::kSendWhereClear && tracker_.is_copy_owed(bits_, range);
   }
   // Has any of it been written there since the last flush?
-  bool owes(ByteRange range) const;
+  bool owes(ByteRange range) const { return mode_ != Mode::kMark && is_in_window(range); }
+  // Of what only this target has?
+  bool owes_missing(ByteRange range) const { return is_missing(range) && is_in_window(range); }
+  bool is_in_window(ByteRange range) const;
   // The same, for a read that the own backing has refused: not of a leg that is armed, whose target
   // may be past its cut. Of all of `range`; or of any region of it, missing ones left aside.
   bool serves(ByteRange range) const { return cut_ == kNoCut && holds(range); }

@@ -136,14 +136,15 @@ rt::Task<Result<void>> VolumeImpl::zero_all(Epoch epoch, ByteRange range, pool::
   co_return co_await conclude(range, std::move(own), join.took);
 }
 
-// A target that is being copied owes nothing yet: what it lacks has bits, and the copy flushes it
-// before it counts as equal. Unless it has regions that are missing here: they are as durable as it
-// makes them (trace F24), and their marks are on disk, or off it, before the answer (F27).
+// Every target that takes writes, also while it is being copied: it may become the only one that
+// has a region, and what was flushed here must not be in its cache alone then. And one that has
+// regions that are missing here: they are as durable as it makes them (trace F24), and their marks
+// are on disk, or off it, before the answer (F27).
 rt::Task<Result<void>> VolumeImpl::flush_all() {
   const TrackerUse tracker(*this);
   LegJoin join;
   for (TargetLeg* leg : legs_) {
-    if (leg->mode() == TargetLeg::Mode::kSend || leg->is_missing_any()) start_flush(*leg, join);
+    if (leg->mode() != TargetLeg::Mode::kMark || leg->is_missing_any()) start_flush(*leg, join);
   }
   Result<void> own = co_await flush_own();
   co_await join.all();

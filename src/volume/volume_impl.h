@@ -284,8 +284,9 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> write_missing_back();
   void forget_earlier_holders(MapId holder);
   rt::Task<Result<void>> flush_own();
-  void own_lost();
-  void lost_for_good(HotExtent stretch, uint64_t regions);
+  void own_lost(const Error& why);
+  void lost_for_good(HotExtent stretch, uint64_t regions, const Error& why);
+  rt::Task<> tell_loss();
 
   // read_repair.cc
   static constexpr uint32_t kMostRepairs = 4;

@@ -152,7 +152,8 @@ class FakeBacking final : public pool::Backing {
       : size_(size_bytes), extent_(extent_bytes), id_(id), name_(std::move(name)) {}
 
   // Knobs.
-  bool hold = false;  // writes, zeroes and allocations wait for release()
+  bool untold_loss = false;  // until the next flush
+  bool hold = false;         // writes, zeroes and allocations wait for release()
   bool hold_reads = false;
   bool slow = false;  // every operation takes a few turns
   std::optional<Code> fail_write, fail_read, fail_allocate, fail_zero;
@@ -178,6 +179,7 @@ class FakeBacking final : public pool::Backing {
   BackingId id() const override { return id_; }
   const std::string& name() const override { return name_; }
   uint64_t size_bytes() const override { return size_; }
+  bool has_untold_loss() const override { return untold_loss; }
   uint64_t extent_bytes() const override { return extent_; }
   uint64_t allocated_bytes() const override { return data_.size() * extent_; }
 
@@ -265,6 +267,7 @@ class FakeBacking final : public pool::Backing {
   rt::Task<Result<void>> flush() override {
     log.push_back("flush");
     co_await delay(false);
+    untold_loss = false;
     if (fail_flush.empty()) co_return Result<void>();
     const Code code = fail_flush.front();
     fail_flush.pop_front();
