@@ -443,6 +443,7 @@ rt::Task<> Transition::settle_source() {
 void Transition::settle_leg() {
   volume::TargetLeg& leg = *mirror_.leg;
   const Mode mode = mode_of(to_);
+  if (to_ == Relation::kSplit) leg.forget_origins();
   if (mode == Mode::kMark) {
     leg.disarm();
     if (leg.mode() != Mode::kMark) leg.set_mode(Mode::kMark);

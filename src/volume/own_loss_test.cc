@@ -167,6 +167,18 @@ TEST_F(OwnLossTest, ATargetThatHasFlushedWhatItAloneHasIsNotFlushedAgain) {
   EXPECT_EQ(one.backing.count("flush"), before);
 }
 
+// Its hosts may have written there since. Mutation: forget_origins() leaves unchanged_ alone.
+TEST_F(OwnLossTest, NothingIsMissingAtATargetThatWasSplitSinceItCameFromThere) {
+  begin();
+  lose_first();
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+  leave(one);
+  core().inside([&] { one.leg.forget_origins(); });
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+  EXPECT_FALSE(is_missing(0));
+}
+
 // A slow read of the target: meanwhile the region has come back, the target was split, and its own
 // hosts have written. Mutation: read_blocks() does not look again after it has read a target.
 TEST_F(OwnLossTest, AReadOfATargetFromWhichTheRegionCameBackMeanwhileIsReadAgainHere) {

@@ -245,6 +245,11 @@ void TargetLeg::returned_elsewhere(ByteRange run) {
   forget(unchanged_, run);
 }
 
+void TargetLeg::forget_origins() {
+  returned_.clear_all();
+  unchanged_.clear_all();
+}
+
 // Every region that `range` touches.
 void TargetLeg::forget(ChangeMap& map, ByteRange range) {
   if (map.empty()) return;

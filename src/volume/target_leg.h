@@ -152,6 +152,9 @@ class TargetLeg final : public Debtor {
   void returned(ByteRange run);
   // It came back from another leg.
   void returned_elsewhere(ByteRange run);
+  // The target gets hosts of its own: what came from there may soon not be there any more. The own
+  // backing has flushed it.
+  void forget_origins();
 
   // Of the source's legs, which one.
   size_t slot() const { return slot_; }
