@@ -25,8 +25,15 @@ rt::Task<Result<void>> old_drained(volume::Member& root, rt::Core& control) {
 rt::Task<Result<void>> flush_sides(Mirror& mirror, rt::Core& control) {
   co_await rt::hop(mirror.source.core());
   volume::Tracker& tracker = mirror.source.tracker();
-  Result<void> done = co_await tracker.flush(*mirror.leg);
-  if (done) done = co_await tracker.flush(mirror.source.volume().own_debtor());
+  Result<void> done;
+  for (bool is_settled = false; done && !is_settled;) {
+    done = co_await tracker.flush(*mirror.leg);
+    if (done) done = co_await tracker.flush(mirror.source.volume().own_debtor());
+    // One that came back meanwhile is not flushed, and still marked on disk. Until it has come back
+    // the cut is void, as the caller finds.
+    is_settled = mirror.leg->is_missing_any() || !tracker.is_held(mirror.missing());
+    if (done && is_settled) mirror.leg->seal();
+  }
   co_await rt::hop(control);
   co_return done;
 }

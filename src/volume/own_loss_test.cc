@@ -179,6 +179,20 @@ TEST_F(OwnLossTest, NothingIsMissingAtATargetThatWasSplitSinceItCameFromThere) {
   EXPECT_FALSE(is_missing(0));
 }
 
+// Its target will be another volume in a moment. Mutation: holds() does not look at the seal.
+TEST_F(OwnLossTest, NothingBecomesMissingAtATargetWhoseCutIsAboutToBeDecided) {
+  begin();
+  ASSERT_TRUE(write(0, 4096, 2));
+  core().inside([&] {
+    one.leg.arm(Epoch(2));
+    one.leg.seal();
+  });
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  EXPECT_FALSE(is_missing(0));
+  EXPECT_TRUE(has_bit(0));
+}
+
 // A slow read of the target: meanwhile the region has come back, the target was split, and its own
 // hosts have written. Mutation: read_blocks() does not look again after it has read a target.
 TEST_F(OwnLossTest, AReadOfATargetFromWhichTheRegionCameBackMeanwhileIsReadAgainHere) {

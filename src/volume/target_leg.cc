@@ -185,7 +185,7 @@ rt::Task<> TargetLeg::drained() {
 }
 
 bool TargetLeg::holds(ByteRange range) const {
-  return mode_ != Mode::kMark && tracker_.has_map(missing_) && !bits().any(range) &&
+  return mode_ != Mode::kMark && !is_sealed_ && tracker_.has_map(missing_) && !bits().any(range) &&
          !is_copying(range) && !owes_copy(range);
 }
 
@@ -212,7 +212,8 @@ void TargetLeg::repaired(ByteRange region) {
 }
 
 bool TargetLeg::holds_lost(ByteRange region) const {
-  return holds(region) || (tracker_.has_map(missing_) && unchanged_.any(region));
+  const bool has_map = tracker_.has_map(missing_) && !is_sealed_;
+  return holds(region) || (has_map && unchanged_.any(region));
 }
 
 void TargetLeg::set_missing(HotExtent stretch, uint64_t regions) {

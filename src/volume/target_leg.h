@@ -76,8 +76,14 @@ class TargetLeg final : public Debtor {
   void set_mode(Mode mode);
   // Armed: writes of this epoch and later ones stay here. The mode is kSend.
   void arm(Epoch cut);
+  // Nothing is missing here, and the cut is about to be decided: from now on nothing becomes so.
+  // What the own backing loses meanwhile is lost.
+  void seal() { is_sealed_ = true; }
   // The cut is void; or it is decided, and set_mode(kMark) comes with this in one step.
-  void disarm() { cut_ = kNoCut; }
+  void disarm() {
+    cut_ = kNoCut;
+    is_sealed_ = false;
+  }
 
   // What one write does; taken at the gate, with no suspension before the call that sends it.
   struct Plan {
@@ -139,7 +145,7 @@ class TargetLeg final : public Debtor {
   bool holds_lost(ByteRange region) const;
   // Was it here that the own backing last had the region from?
   bool is_origin(ByteRange region) const {
-    return tracker_.has_map(missing_) && returned_.any(region);
+    return tracker_.has_map(missing_) && !is_sealed_ && returned_.any(region);
   }
   void set_missing(HotExtent stretch, uint64_t regions);
   // Bits, for what was lost everywhere.
@@ -190,6 +196,7 @@ class TargetLeg final : public Debtor {
   const std::function<void(ByteRange)> was_repaired_;
   Mode mode_ = Mode::kMark;
   Epoch cut_ = kNoCut;
+  bool is_sealed_ = false;
   VolumeImpl* source_ = nullptr;
   size_t slot_ = 0;
   uint32_t writing_ = 0;

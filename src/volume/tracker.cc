@@ -269,20 +269,33 @@ rt::Task<Result<void>> Tracker::cool(HotExtent extent) {
   co_return cooled;
 }
 
-// Rule 2. What is not held leaves `cleared` here, the one place that hands words out: so a later
-// write to such a region, which puts it into the window again, does not bring its bit back.
-uint64_t Tracker::word_for_disk(Map& map, HotExtent stretch) {
-  const uint64_t cleared = map.cleared.word(stretch);
-  if (cleared == 0) return map.map.word(stretch);
+uint64_t Tracker::held(const Map& map, HotExtent stretch) {
   uint64_t held = 0;
-  if constexpr (planted(Bug::kClearedLeavesDisk)) return map.map.word(stretch);
   if (map.from != nullptr) held |= map.from->word(stretch);
   if (map.to != nullptr) held |= map.to->word(stretch);
   for (const ByteRange range : map.copying) {
     each_word(range, [&](HotExtent at, uint64_t regions) { held |= at == stretch ? regions : 0; });
   }
-  map.cleared.set_word(stretch, cleared & held);
-  return map.map.word(stretch) | (cleared & held);
+  return held & map.cleared.word(stretch);
+}
+
+bool Tracker::is_held(MapId id) const {
+  const Map& map = at(id);
+  for (auto word = map.cleared.next_word(HotExtent(0)); word;
+       word = map.cleared.next_word(HotExtent(word->stretch.value() + 1))) {
+    if (held(map, word->stretch) != 0) return true;
+  }
+  return false;
+}
+
+// Rule 2. What is not held leaves `cleared` here, the one place that hands words out: so a later
+// write to such a region, which puts it into the window again, does not bring its bit back.
+uint64_t Tracker::word_for_disk(Map& map, HotExtent stretch) {
+  if (map.cleared.word(stretch) == 0) return map.map.word(stretch);
+  if constexpr (planted(Bug::kClearedLeavesDisk)) return map.map.word(stretch);
+  const uint64_t stays = held(map, stretch);
+  map.cleared.set_word(stretch, stays);
+  return map.map.word(stretch) | stays;
 }
 
 bool Tracker::is_pending(MapId id, HotExtent stretch) const {

@@ -150,6 +150,8 @@ class Tracker final : private MarkSink {
   // Words on disk. Is there anything that memory has and the disk may not?
   bool is_pending(MapId id) const { return !at(id).pending.empty(); }
   bool is_pending(MapId id, HotExtent stretch) const;
+  // Has it regions that are set on disk only, until a leg has flushed (rule 2)?
+  bool is_held(MapId id) const;
   // Makes the pending ones of these stretches, or all pending ones, durable, as far as rule 2
   // allows it: on success the disk holds nothing older than this call.
   rt::Task<Result<void>> write_back(MapId id, std::span<const HotExtent> stretches);
@@ -210,6 +212,7 @@ class Tracker final : private MarkSink {
   Map& at(MapId id) const;
   Debt* find(const Debtor& debtor);
   Debtor* first_that_owes(HotExtent extent, std::span<Debtor* const> but) const;
+  static uint64_t held(const Map& map, HotExtent stretch);
   uint64_t word_for_disk(Map& map, HotExtent stretch);
   void end_copy(MapId id, ByteRange range, bool is_done);
   // After each change of the map's regions.
