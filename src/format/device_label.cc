@@ -46,7 +46,7 @@ LabelDevice take_device(ByteReader& in) {
   return device;
 }
 
-DeviceLabel take_label(ByteReader& in) {
+DeviceLabel take_label(ByteReader& in, uint32_t version) {
   DeviceLabel label;
   label.sequence = in.take<uint64_t>();
   label.array_id = ArrayId(in.take<uint32_t>());
@@ -59,6 +59,7 @@ DeviceLabel take_label(ByteReader& in) {
   label.log_offset = in.take<uint64_t>();
   label.log_bytes = in.take<uint64_t>();
   label.data_offset = in.take<uint64_t>();
+  if (version >= 2) label.life = in.take<uint64_t>();
   label.array_name = take_text(in);
   label.name = take_text(in);
   const size_t devices = in.take<uint16_t>();
@@ -85,6 +86,7 @@ std::vector<std::byte> encode_label(const DeviceLabel& label) {
   out.put<uint64_t>(label.log_offset);
   out.put<uint64_t>(label.log_bytes);
   out.put<uint64_t>(label.data_offset);
+  out.put<uint64_t>(label.life);
   put_name(out, label.array_name);
   put_name(out, label.name);
   out.put<uint16_t>(static_cast<uint16_t>(label.devices.size()));
@@ -117,8 +119,8 @@ Result<DeviceLabel> decode_label(std::span<const std::byte> bytes) {
                     version, kLabelVersion),
         "use the duplexd that wrote it, or a newer one");
   }
-  if (version != kLabelVersion) return corrupt("unknown version");
-  DeviceLabel label = take_label(in);
+  if (version == 0) return corrupt("unknown version");
+  DeviceLabel label = take_label(in, version);
   const auto padding = in.take_bytes(in.remaining());
   if (!in.ok() || !is_zero(padding)) return corrupt("its fields do not fit");
   if (label.devices.size() > kMaxDevices) return corrupt("too many devices");

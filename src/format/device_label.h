@@ -23,7 +23,7 @@ namespace duplex::format {
 
 inline constexpr uint64_t kLabelBytes = 64 * kKiB;
 inline constexpr uint64_t kLabelOffsets[2] = {0, kLabelBytes};
-inline constexpr uint32_t kLabelVersion = 1;
+inline constexpr uint32_t kLabelVersion = 2;
 // Devices one array may have: all of them fit into every label.
 inline constexpr size_t kMaxDevices = 128;
 
@@ -50,6 +50,7 @@ struct DeviceLabel {
   uint64_t log_offset = 0;
   uint64_t log_bytes = 0;  // both halves together
   uint64_t data_offset = 0;
+  uint64_t life = 0;  // the latest start that used the device; 0: written by version 1
   std::vector<LabelDevice> devices;
   bool operator==(const DeviceLabel&) const = default;
 };

@@ -27,6 +27,7 @@ DeviceLabel sample(size_t devices, size_t name_bytes = 4, size_t path_bytes = 12
   label.log_offset = 128 * kKiB;
   label.log_bytes = 16 * kMiB;
   label.data_offset = 20 * kMiB;
+  label.life = 0x1122334455667788;
   for (size_t i = 0; i < devices; ++i) {
     label.devices.push_back({DeviceId(static_cast<uint16_t>(i + 1)), uuid_of(100 + i),
                              std::string(name_bytes, 'n'), std::string(path_bytes, '/')});
@@ -44,6 +45,22 @@ TEST(DeviceLabel, WhatIsEncodedDecodesToTheSame) {
     ASSERT_TRUE(decoded) << decoded.error().describe();
     EXPECT_EQ(*decoded, label);
   }
+}
+
+// Version 1 had no life, and all else at the same place. Mutation: it is read in any version.
+TEST(DeviceLabel, ALabelOfVersion1IsReadAndHasNoLife) {
+  constexpr size_t kLifeAt = kSealedFrom + 4 + 8 + 4 + 3 * 16 + 2 + 8 + 4 + 3 * 8;
+  DeviceLabel label = sample(3);
+  auto bytes = encode_label(label);
+  EXPECT_EQ(load_le<uint64_t>(bytes.data() + kLifeAt), label.life);
+  bytes.erase(bytes.begin() + kLifeAt, bytes.begin() + kLifeAt + 8);
+  bytes.resize(kLabelBytes);
+  store_le<uint32_t>(bytes.data() + kSealedFrom, 1);
+  seal(bytes);
+  const auto decoded = decode_label(bytes);
+  ASSERT_TRUE(decoded) << decoded.error().describe();
+  label.life = 0;
+  EXPECT_EQ(*decoded, label);
 }
 
 TEST(DeviceLabel, ALongPathIsCutNotRefused) {

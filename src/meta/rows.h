@@ -43,6 +43,9 @@ struct DeviceRow {
   // flushed before this number rises past them. extent_count: all are clean or in use.
   uint32_t clean_extents = 0;
   uint64_t log_sequence = 0;  // of the last change that concerns this device's map log
+  // The latest start that used the device. It stands here before it stands in the label, so a
+  // label with a higher one tells that this store is an old copy. 0: none since version 2.
+  uint64_t life = 0;
   bool operator==(const DeviceRow&) const = default;
 };
 
@@ -187,6 +190,7 @@ struct PutDevice { DeviceRow row; };
 struct DropDevice { DeviceId id; };          // its extents must be unmapped and scrubbed before
 struct SetCleanExtents { DeviceId id; uint32_t clean_extents; };
 struct SetLogSequence { DeviceId id; uint64_t log_sequence; };
+struct SetLife { DeviceId id; uint64_t life; };
 struct PutBacking { BackingRow row; };
 struct DropBacking { BackingId id; };
 struct PutVolume { VolumeRow row; };
@@ -212,10 +216,10 @@ struct PutMarkLog { MarkLogRow row; };
 // clang-format on
 
 using Change =
-    std::variant<PutArray, PutDevice, DropDevice, SetCleanExtents, SetLogSequence, PutBacking,
-                 DropBacking, PutVolume, DropVolume, MapExtent, UnmapExtent, Scrubbed, PutJob,
-                 DropJob, AddEvent, PutMirror, DropMirror, PutGroup, DropGroup, PutCut, DropCut,
-                 PutMap, DropMap, PutHotMarks, DropHotMarks, PutMarkLog>;
+    std::variant<PutArray, PutDevice, DropDevice, SetCleanExtents, SetLogSequence, SetLife,
+                 PutBacking, DropBacking, PutVolume, DropVolume, MapExtent, UnmapExtent, Scrubbed,
+                 PutJob, DropJob, AddEvent, PutMirror, DropMirror, PutGroup, DropGroup, PutCut,
+                 DropCut, PutMap, DropMap, PutHotMarks, DropHotMarks, PutMarkLog>;
 
 // All or nothing, durable before the commit returns.
 using Transaction = std::vector<Change>;

@@ -163,7 +163,12 @@ CREATE TABLE mark_log(
 INSERT INTO mark_log VALUES(1, 0, 0, 0, 0, 0);
 )sql";
 
-constexpr const char* kSteps[] = {kVersion1, kVersion2};
+// The starts that used each device.
+constexpr const char* kVersion3 = R"sql(
+ALTER TABLE devices ADD COLUMN life INTEGER NOT NULL DEFAULT 0;
+)sql";
+
+constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3};
 
 }  // namespace
 

@@ -31,6 +31,7 @@ DeviceRow device_row(uint16_t n) {
   row.data_offset = 4 * kMiB;
   row.clean_extents = 5;
   row.log_sequence = UINT64_MAX;
+  row.life = n;
   return row;
 }
 BackingRow backing_row(uint32_t n, uint16_t device = 0) {
@@ -162,6 +163,7 @@ TEST_F(StoreTest, EveryKindOfChangeComesBackFromLoad) {
   all.push_back(DropDevice{DeviceId(3)});
   all.push_back(SetCleanExtents{DeviceId(1), 77});
   all.push_back(SetLogSequence{DeviceId(2), 78});
+  all.push_back(SetLife{DeviceId(1), UINT64_MAX});
   all.push_back(PutBacking{backing_row(3)});
   all.push_back(DropBacking{BackingId(3)});
   all.push_back(PutVolume{volume_row(2, 2)});
@@ -181,6 +183,7 @@ TEST_F(StoreTest, EveryKindOfChangeComesBackFromLoad) {
   expected.devices = {device_row(1), device_row(2)};
   expected.devices[0].clean_extents = 77;
   expected.devices[1].log_sequence = 78;
+  expected.devices[0].life = UINT64_MAX;
   expected.backings = {backing_row(1), backing_row(2, 2)};
   expected.volumes = {volume_row(1, 1)};
   expected.extents = {extent_row(1, 0, 1, 10), extent_row(2, 0, 2, 10)};
@@ -319,6 +322,7 @@ TEST_F(StoreTest, AChangeThatContradictsTheStateIsRefusedWhole) {
   EXPECT_TRUE(refused(DropJob{5})) << "no such job";
   EXPECT_TRUE(refused(SetCleanExtents{DeviceId(9), 1})) << "no such device";
   EXPECT_TRUE(refused(SetLogSequence{DeviceId(9), 1})) << "no such device";
+  EXPECT_TRUE(refused(SetLife{DeviceId(9), 1})) << "no such device";
   EXPECT_TRUE(refused(PutVolume{volume_row(2, 9)})) << "no such backing";
   DeviceRow device = device_row(3);
   device.name = "disk1";
@@ -386,7 +390,7 @@ TEST_F(StoreTest, ANewerStoreIsRefusedAndLeftAsItIs) {
   open_store();
   ASSERT_TRUE(machine.run(store->close()));
   store.reset();
-  ASSERT_TRUE(raw_database(files)->execute("PRAGMA user_version = 3"));
+  ASSERT_TRUE(raw_database(files)->execute("PRAGMA user_version = 4"));
   const auto before = files.image();
   const auto opened = open();
   ASSERT_FALSE(opened);
@@ -395,7 +399,8 @@ TEST_F(StoreTest, ANewerStoreIsRefusedAndLeftAsItIs) {
   EXPECT_EQ(files.image().at("/var/lib/duplex/state.db"), before.at("/var/lib/duplex/state.db"));
 }
 
-// Mutation: version 2 without DEFAULT 1 for `consistent`, or a step that recreates volumes.
+// Mutations: version 2 without DEFAULT 1 for `consistent`, or a step that recreates volumes;
+// version 3 with DEFAULT 1 for `life`.
 TEST_F(StoreTest, AStoreOfVersion1IsBroughtUpAndKeepsItsRows) {
   files.make_directories("/var/lib/duplex");
   {
@@ -404,6 +409,7 @@ TEST_F(StoreTest, AStoreOfVersion1IsBroughtUpAndKeepsItsRows) {
     const std::string id = "'00112233445566778899aabbccddeeff'";
     const std::string rows =
         "INSERT INTO array VALUES(1, 4194564, 'west', x" + id + ", x" + id + ", 5, 1, 3, 1);" +
+        "INSERT INTO devices VALUES(1, x" + id + ", 'd', '/d', 9, 8, 7, 6, 5, 4, 3, 2);" +
         "INSERT INTO backings VALUES(1, x" + id + ", 'PD1', 10737418240, 0, NULL);" +
         "INSERT INTO volumes VALUES(1, 'vol1', 10737418240, 1, x" + id + ", 0, -5);" +
         "INSERT INTO events VALUES(4, 99, 1, 'c', 's', 't', 'n');";
@@ -415,6 +421,9 @@ TEST_F(StoreTest, AStoreOfVersion1IsBroughtUpAndKeepsItsRows) {
   EXPECT_EQ(snapshot.array.last_job, 3u);
   EXPECT_EQ(snapshot.array.last_mirror, 0u);
   EXPECT_EQ(snapshot.array.last_cut, 0u);
+  ASSERT_EQ(snapshot.devices.size(), 1u);
+  EXPECT_EQ(snapshot.devices[0].log_sequence, 2u);
+  EXPECT_EQ(snapshot.devices[0].life, 0u) << "its labels have none either";
   ASSERT_EQ(snapshot.volumes.size(), 1u);
   EXPECT_EQ(snapshot.volumes[0].name, "vol1");
   EXPECT_EQ(snapshot.volumes[0].created_us, -5);

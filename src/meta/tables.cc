@@ -37,10 +37,11 @@ struct Layout<DeviceRow> {
   static constexpr std::string_view kKey = "id";
   static constexpr std::string_view kColumns[] = {
       "id",           "uuid",       "name",      "path",        "size_bytes",    "extent_bytes",
-      "extent_count", "log_offset", "log_bytes", "data_offset", "clean_extents", "log_sequence"};
+      "extent_count", "log_offset", "log_bytes", "data_offset", "clean_extents", "log_sequence",
+      "life"};
   static auto fields(auto& r, auto&& use) {
     return use(r.id, r.uuid, r.name, r.path, r.size_bytes, r.extent_bytes, r.extent_count,
-               r.log_offset, r.log_bytes, r.data_offset, r.clean_extents, r.log_sequence);
+               r.log_offset, r.log_bytes, r.data_offset, r.clean_extents, r.log_sequence, r.life);
   }
 };
 
@@ -296,6 +297,10 @@ Result<void> Tables::put(const SetCleanExtents& change) {
 Result<void> Tables::put(const SetLogSequence& change) {
   return change_one("UPDATE devices SET log_sequence = ?2 WHERE id = ?1", "no such device",
                     change.id, change.log_sequence);
+}
+Result<void> Tables::put(const SetLife& change) {
+  return change_one("UPDATE devices SET life = ?2 WHERE id = ?1", "no such device", change.id,
+                    change.life);
 }
 
 // The unique keys keep two owners apart; an extent that may hold old bytes has no owner either.

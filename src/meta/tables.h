@@ -37,6 +37,7 @@ class Tables {
   Result<void> put(const DropDevice& change);
   Result<void> put(const SetCleanExtents& change);
   Result<void> put(const SetLogSequence& change);
+  Result<void> put(const SetLife& change);
   Result<void> put(const PutBacking& change);
   Result<void> put(const DropBacking& change);
   Result<void> put(const PutVolume& change);

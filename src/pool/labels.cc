@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 #include "base/checksum.h"
 #include "base/text.h"
@@ -45,7 +46,9 @@ rt::Task<Result<FoundLabel>> read_label(rt::File& file) {
     if (newer_version) co_return std::unexpected(label.error());
     if (!label) continue;
     ++decoded;
-    if (decoded == 1 || label->sequence > best.label.sequence) best.label = *std::move(label);
+    const bool is_later =
+        std::tie(label->sequence, label->life) > std::tie(best.label.sequence, best.label.life);
+    if (decoded == 1 || is_later) best.label = *std::move(label);
   }
   if (decoded == 0)
     co_return fail(Code::kCorrupt, fmt::format("{} has no label of Duplex", file.info().path),

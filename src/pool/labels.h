@@ -14,7 +14,7 @@
 namespace duplex::pool {
 
 struct FoundLabel {
-  format::DeviceLabel label;  // the copy with the higher sequence that decodes
+  format::DeviceLabel label;  // the later copy of those that decode: by sequence, then by life
   bool is_alone = false;      // the other copy does not decode: damaged, or torn by a power cut
 };
 // kCorrupt: neither copy decodes; kNotSupported: written by a newer version; kMediumRead.

@@ -90,8 +90,8 @@ struct RebuildReport {
 class Pool {
  public:
   // Attaches the devices of `snapshot`, checks their labels, brings lagging map logs up, scrubs
-  // what was released before the stop. kStale: a device's map log is ahead of this store (an old
-  // copy of the state directory); the message names the device and `--rebuild`.
+  // what was released before the stop. kStale: a device's label or map log is ahead of this
+  // store (an old copy of the state directory); the message names the device and `--rebuild`.
   static rt::Task<Result<std::unique_ptr<Pool>>> open(rt::World& world, meta::Store& store,
                                                       EventSink& events,
                                                       const meta::Snapshot& snapshot);

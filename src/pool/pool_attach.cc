@@ -21,6 +21,14 @@ std::vector<Uuid> named_by(const format::DeviceLabel& label) {
   return named;
 }
 
+Error stale(const meta::DeviceRow& row) {
+  return {Code::kStale,
+          fmt::format("the state directory is older than device {} ({}): it is a copy from an "
+                      "earlier time, and using it would mix up volumes",
+                      row.name, row.path),
+          fmt::format("duplexd --rebuild --device {} with a new state directory", row.path)};
+}
+
 }  // namespace
 
 // Opens and checks the device and gives it to all cores. kStale: its map log, or its label, is
@@ -36,8 +44,8 @@ rt::Task<Result<void>> PoolImpl::attach(Member& member) {
     member.device->count_loss();
     co_return std::unexpected(system_error(error, fmt::format("flush {}", row.path)));
   }
-  CO_TRY_ASSIGN(const FoundLabel found_label, co_await read_label(*file));
-  const format::DeviceLabel& label = found_label.label;
+  CO_TRY_ASSIGN(FoundLabel found_label, co_await read_label(*file));
+  format::DeviceLabel& label = found_label.label;
   CO_TRY(check_label(member, label));
   if (file->info().size < row.data_offset + row.extent_count * row.extent_bytes) {
     co_return fail(Code::kSize,
@@ -46,13 +54,9 @@ rt::Task<Result<void>> PoolImpl::attach(Member& member) {
   CO_TRY_ASSIGN(const auto found,
                 co_await read_map_log(*file, row.log_offset, row.log_bytes, row.uuid));
   if (found.valid && found.content.checkpoint.sequence > row.log_sequence) {
-    co_return fail(
-        Code::kStale,
-        fmt::format("the state directory is older than device {} ({}): it is a copy from "
-                    "an earlier time, and using it would mix up volumes",
-                    row.name, row.path),
-        fmt::format("duplexd --rebuild --device {} with a new state directory", row.path));
+    co_return std::unexpected(stale(row));
   }
+  CO_TRY(co_await renew_label(member, *file, label));
   CO_TRY(co_await member.device->attach(row.path, std::move(file)));
   member.device->count_loss();
   member.device->forget_errors();
@@ -93,6 +97,7 @@ Result<void> PoolImpl::check_label(const Member& member, const format::DeviceLab
                     row.name, row.path),
         fmt::format("start with that state directory, or duplexd --rebuild --device {}", row.path));
   }
+  if (label.life > row.life) return std::unexpected(stale(row));
   if (label.extent_bytes != row.extent_bytes || label.log_offset != row.log_offset ||
       label.log_bytes != row.log_bytes || label.data_offset != row.data_offset ||
       label.extent_count > row.extent_count) {
@@ -100,6 +105,57 @@ Result<void> PoolImpl::check_label(const Member& member, const format::DeviceLab
                 fmt::format("the label of device {} contradicts the state directory", row.name));
   }
   return {};
+}
+
+// Each start leaves a trace on the devices before it serves anybody: changes that touch neither
+// map logs nor the set of labels (a split, and what is written after it) are known to the state
+// directory alone, and a copy of it from before would not show them. The number is the time, so
+// that two state directories that went on from the same one do not meet at the same number; a
+// clock that was set back costs no more than that.
+rt::Task<Result<void>> PoolImpl::begin_life() {
+  uint64_t life = static_cast<uint64_t>(std::max<int64_t>(world_.control().clock().wall_us(), 1));
+  std::vector<DeviceId> attached;
+  for (const auto& [id, member] : members_) {
+    life = std::max(life, member->row.life + 1);
+    if (!member->device->is_absent()) attached.push_back(id);
+  }
+  life_ = life;
+  co_return co_await store_life(std::move(attached));
+}
+
+// Success with a full state directory as well: what is mapped is served all the same, and the
+// attach loop tries again.
+rt::Task<Result<void>> PoolImpl::store_life(std::vector<DeviceId> devices) {
+  if (devices.empty()) co_return Result<void>();
+  // Not beside a change of a device's row, which would put the old life back.
+  const auto held = co_await mapper_.lock();
+  meta::Transaction transaction;
+  for (const DeviceId id : devices) {
+    if (members_.contains(id)) transaction.push_back(meta::SetLife{id, life_});
+  }
+  const auto stored = co_await store_.commit(std::move(transaction));
+  if (!stored && stored.error().code() == Code::kNoSpace) co_return Result<void>();
+  if (!stored) co_return stored;
+  for (const DeviceId id : devices) {
+    const auto found = members_.find(id);
+    if (found == members_.end()) continue;
+    found->second->row.life = life_;
+    found->second->label_sequence = 0;
+  }
+  co_return Result<void>();
+}
+
+// A device that was absent at the start gets the life before it is used. A label that cannot be
+// written is tried again with the others (refresh_labels): a disk that only reads is still read.
+rt::Task<Result<void>> PoolImpl::renew_label(Member& member, rt::File& file,
+                                             format::DeviceLabel& label) {
+  if (life_ == 0) co_return Result<void>();
+  if (member.row.life != life_) CO_TRY(co_await store_life({member.row.id}));
+  if (label.life == member.row.life) co_return Result<void>();
+  format::DeviceLabel renewed = label;
+  renewed.life = member.row.life;
+  if (co_await write_label(file, renewed) == 0) label.life = renewed.life;
+  co_return Result<void>();
 }
 
 void PoolImpl::set_absent(Member& member, std::string reason) {
@@ -147,13 +203,18 @@ rt::Task<> PoolImpl::attach_loop() {
     co_await stop_.wait_until(world_.control().clock(),
                               world_.control().clock().now() + kAttachPeriod);
     std::vector<DeviceId> absent;
+    std::vector<DeviceId> without_life;  // the state directory was full
     bool labels = false;
     for (const auto& [id, member] : members_) {
-      if (member->device->is_absent())
+      if (member->device->is_absent()) {
         absent.push_back(id);
-      else
-        labels = labels || member->label_sequence != label_sequence_;
+        continue;
+      }
+      labels = labels || member->label_sequence != label_sequence_;
+      if (member->row.life != life_) without_life.push_back(id);
     }
+    labels = labels || !without_life.empty();
+    if (!stopping_) static_cast<void>(co_await store_life(std::move(without_life)));  // or later
     for (const DeviceId id : absent) {
       if (!stopping_) co_await try_attach(id);
     }
@@ -194,6 +255,7 @@ format::DeviceLabel PoolImpl::make_label(const Member& member) const {
                             .log_offset = row.log_offset,
                             .log_bytes = row.log_bytes,
                             .data_offset = row.data_offset,
+                            .life = row.life,
                             .devices = {}};
   for (const auto& [id, other] : members_) {
     label.devices.push_back({id, other->row.uuid, other->row.name, other->row.path.substr(0, 255)});

@@ -165,6 +165,7 @@ rt::Task<Result<void>> PoolImpl::prepare_new_device(NewDevice& fresh) {
   for (const auto& [other, member] : members_) {
     fresh.row.log_sequence = std::max(fresh.row.log_sequence, member->row.log_sequence);
   }
+  fresh.row.life = life_;
   const bool is_block_device = fresh.file->info().is_block_device;
   // A file can be emptied as a whole; a disk is cleaned ahead of need.
   fresh.row.clean_extents = is_block_device ? 0 : fresh.row.extent_count;

@@ -7,8 +7,10 @@
 //   pool_backings.cc   create, drop, resize a backing; lists
 //   mapper.cc          extents change hands
 //   rebuild.cc         a new store from the devices
-// Invariant: a device takes allocations (Member::ready) only while every attached label names it,
-// so that a rebuild notices when a device with extents is missing (trace F35).
+// Invariants: 1. a device takes allocations (Member::ready) only while every attached label names
+// it, so that a rebuild notices when a device with extents is missing (trace F35); 2. a life is in
+// the store's row of a device before it is in that device's label, so only an old copy of the store
+// finds a label ahead of its row (trace F17).
 #pragma once
 
 #include <map>
@@ -70,6 +72,9 @@ class PoolImpl final : public Pool {
   rt::Task<Result<void>> attach_at_start(Member& member);
   rt::Task<Result<void>> attach(Member& member);
   Result<void> check_label(const Member& member, const format::DeviceLabel& label) const;
+  rt::Task<Result<void>> begin_life();
+  rt::Task<Result<void>> store_life(std::vector<DeviceId> devices);
+  rt::Task<Result<void>> renew_label(Member& member, rt::File& file, format::DeviceLabel& label);
   void on_trouble(DeviceId id);
   rt::Task<> detach_lost(DeviceId id);
   rt::Task<> attach_loop();
@@ -108,6 +113,7 @@ class PoolImpl final : public Pool {
   Mapper mapper_;
   uint32_t last_backing_ = 0;
   uint64_t label_sequence_ = 0;  // of the last set of labels
+  uint64_t life_ = 0;            // of this start; 0: the devices are still being looked at
   rt::Mutex device_verbs_;       // one change of the set of devices at a time
   rt::Mutex backing_verbs_;      // while held no backing is destroyed
   rt::Mutex labels_;             // one rewrite of labels at a time

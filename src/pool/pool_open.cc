@@ -39,13 +39,14 @@ rt::Task<Result<void>> PoolImpl::start(meta::Snapshot snapshot) {
     if (attached.error().code() == Code::kStale) co_return attached;
     set_absent(*member, std::string(attached.error().message()));
   }
+  CO_TRY(co_await begin_life());
+  co_await refresh_labels();
   tasks_.spawn(mapper_.run());
   for (auto& [id, member] : members_) {
     member->start();
     member->cleaner.set_watermark(member->row.clean_extents);
     member->cleaner.add(member->space.in_state(DeviceSpace::State::kReleased));
   }
-  co_await refresh_labels();
   tasks_.spawn(attach_loop());
   co_return Result<void>();
 }

@@ -259,7 +259,8 @@ meta::Transaction Rebuild::make_store() {
                                            .data_offset = label.data_offset,
                                            .clean_extents = 0,
                                            // Above every log: the start writes new checkpoints.
-                                           .log_sequence = highest_sequence_ + 1}});
+                                           .log_sequence = highest_sequence_ + 1,
+                                           .life = label.life}});
   }
   for (const auto& [backing, volume] : volumes_) {
     transaction.push_back(meta::PutBacking{

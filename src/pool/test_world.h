@@ -115,7 +115,7 @@ class TestCore final : public rt::Core, public rt::Clock, public rt::Rng, public
   rt::BufferPool& buffers() override { return buffers_; }
   size_t index() const override { return index_; }
   rt::Micros now() const override;
-  int64_t wall_us() const override { return 1; }
+  int64_t wall_us() const override;
   void arm(rt::Timer& timer, rt::Micros deadline) override;
   void cancel(rt::Timer& timer) override;
   uint64_t next() override;
@@ -235,6 +235,7 @@ class TestWorld final : public rt::World {
   std::mt19937_64 random;
   std::function<bool(const rt::FileOp&)> hold;  // operations that do not end for now
   rt::Micros time = 1;
+  int64_t wall_us = 1;  // stands still
   std::map<std::string, std::shared_ptr<TestDisk>> disks;
   std::vector<Io> in_flight;
   std::map<std::pair<rt::Micros, rt::Timer*>, TestCore*> timers;
@@ -286,6 +287,7 @@ class TestFile final : public rt::File {
 };
 
 inline rt::Micros TestCore::now() const { return world.time; }
+inline int64_t TestCore::wall_us() const { return world.wall_us; }
 inline void TestCore::arm(rt::Timer& timer, rt::Micros deadline) {
   timer.deadline = deadline;
   timer.timer_slot = 1;
@@ -370,6 +372,10 @@ class TestStore final : public meta::Store {
   void apply(const meta::SetLogSequence& c) {
     EXPECT_GT(c.log_sequence, tables_.devices.at(c.id).log_sequence);
     tables_.devices.at(c.id).log_sequence = c.log_sequence;
+  }
+  void apply(const meta::SetLife& c) {
+    EXPECT_GT(c.life, tables_.devices.at(c.id).life);
+    tables_.devices.at(c.id).life = c.life;
   }
   void apply(const meta::PutBacking& c) {
     tables_.backings[c.row.id] = c.row;

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import time
 
-from duplex import KIB, Array, Skip, needs, sh
+from duplex import KIB, MIB, Array, Skip, needs, sh
 from marks import slow
+from test_mirrors import mirror, read, with_volumes, write
 
 STOP_LIMIT_S = 20        # docs/CONFIG.md
 
@@ -100,6 +101,50 @@ def test_a_deleted_state_directory_is_an_error_and_can_be_rebuilt(build):
         is_well(array)
         names = [volume["name"] for volume in array.do("volume", "list")]
         assert names == ["vol"], names
+
+
+def test_an_old_copy_is_refused_though_only_mapped_extents_were_written(build):
+    """The copy does not know what was written after the split; a resync from it would copy nothing.
+    Mutation: PoolImpl::begin_life() does nothing."""
+    with with_volumes(Array(build), "p", "s") as array:
+        array.do("device", "add", array.path("disk1"), "--name", "disk1", "--size", "1G")
+        write(array, "p", b"a" * 8 * MIB)
+        array.do("mirror", "create", "m", "p", "s", "--wait")
+        array.do("split", "m")
+        array.stop()
+        good, old = array.state + ".good", array.state + ".old"
+        shutil.copytree(array.state, old)
+        array.start()
+        write(array, "p", b"b" * 4 * MIB)
+        assert mirror(array, "m")["changed_bytes_source"] == 4 * MIB, mirror(array, "m")
+        array.stop()
+        os.rename(array.state, good)
+        shutil.copytree(old, array.state)
+        code, said = array.refuse_start()
+        assert code == 1, said
+        assert "is older than device disk0" in said and "--rebuild --device" in said, said
+        # The right one goes on as if nothing had been tried.
+        shutil.rmtree(array.state)
+        shutil.copytree(good, array.state)
+        array.start()
+        array.do("mirror", "resync", "m", "--wait")
+        array.do("mirror", "verify", "m", "--wait")
+        array.stop()
+        # Without it: what RECOVERY.md says.
+        shutil.rmtree(array.state)
+        array.start("--rebuild", "--device", array.path("disk0"))
+        assert array.do("mirror", "list") == []
+        for volume in ("p", "s"):
+            assert read(array, volume, 8 * MIB) == b"b" * 4 * MIB + b"a" * 4 * MIB, volume
+        array.stop()
+        array.start()
+        array.stop()
+        # And a copy from before the rebuild is history as well.
+        shutil.rmtree(array.state)
+        os.rename(good, array.state)
+        code, said = array.refuse_start()
+        assert code == 1 and "rebuilt" in said, said
+        array.check_log()
 
 
 HANGING = """

@@ -8,7 +8,8 @@
 namespace duplex::simtest {
 namespace {
 
-constexpr const char* kStateFiles[] = {"/state/state.db", "/state/state.db-wal", "/state/lock"};
+constexpr const char* kStateFiles[] = {"/state/state.db", "/state/state.db-wal", "/state/lock",
+                                       "/state/marks-1", "/state/marks-2"};
 
 control::ArrayOptions options() {
   return {.name = "a", .id = ArrayId(0x400104), .state_directory = "/state", .engine = "simulated"};
@@ -29,9 +30,13 @@ Box::~Box() {
   set_log_sink({});
 }
 
+rt::Task<Result<std::unique_ptr<control::Array>>> Box::open() {
+  return control::Array::open(machine, options());
+}
+
 Result<void> Box::try_start() {
   if (!machine.running()) machine.power_on({.reactors = 2});
-  auto opened = run(control::Array::open(machine, options()));
+  auto opened = run(open());
   if (!opened) return std::unexpected(opened.error());
   array = std::move(*opened);
   return {};

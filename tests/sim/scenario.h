@@ -42,6 +42,8 @@ class Box {
   Box& operator=(const Box&) = delete;
 
   Result<void> try_start();
+  // A start as a task of its own, for a trace that is cut inside it; the machine is running.
+  rt::Task<Result<std::unique_ptr<control::Array>>> open();
   void start();
   void stop();
   void crash(Ending ending);

@@ -2,7 +2,7 @@
 // scenarios_test.cc).
 #include <gtest/gtest.h>
 
-#include "sim/scenario.h"
+#include "sim/mirror_box.h"
 
 namespace duplex::simtest {
 namespace {
@@ -57,6 +57,66 @@ TEST(Traces, F17_AnOldCopyOfTheStateDirectoryIsRefused) {
       }
     }
   }
+}
+
+// What happened since the copy is known to the state directory alone: p was written after a split,
+// and no extent changed hands. Going on from the copy, a resync would copy nothing and call two
+// volumes equal that are not. Mutation: PoolImpl::begin_life() does nothing.
+TEST(Traces, F17_AnOldCopyIsRefusedThoughOnlyTheChangeMapsHaveGoneOn) {
+  for (const Ending ending : {Ending::kKill, Ending::kPower}) {
+    for (const bool cleanly : {true, false}) {
+      SCOPED_TRACE(testing::Message() << static_cast<int>(ending) << cleanly);
+      MirrorBox box(6);
+      box.mirror("m1", "p", "s");
+      for (uint64_t region = 0; region < 16; ++region) box.put("p", region, 'A');
+      ASSERT_TRUE(box.split({"m1"}));
+      box.stop();
+      const Box::State old = box.copy_state();
+      box.start();
+      box.put("p", 3, 'B');
+      ASSERT_TRUE(box.run(box.flush("p")));
+      if (cleanly) box.stop();
+      box.crash(ending);
+      const Box::State now = box.copy_state();
+      box.put_state(old);
+      const auto started = box.try_start();
+      ASSERT_FALSE(started) << "the maps of before the write";
+      EXPECT_EQ(started.error().code(), Code::kStale);
+      EXPECT_NE(started.error().next().find("--rebuild"), std::string_view::npos);
+      box.crash(Ending::kKill);
+      box.put_state(now);
+      box.start();
+      EXPECT_EQ(box.info("m1").state, Relation::kSplit);
+      ASSERT_TRUE(box.resync("m1"));
+      box.await("m1", Relation::kSync);
+      EXPECT_TRUE(box.is_equal("p", "s"));
+    }
+  }
+}
+
+// The store has the number of a start before any label has it: no crash inside a start makes the
+// next one take its own state directory for an old copy.
+struct CutInsideAStart : Trace {
+  void prepare(Box& box) override {
+    make_small_array(box);
+    box.add_disk("/dev/b", kDisk);
+    box.stop();
+  }
+  rt::Task<> play(Box& box) override {
+    auto opened = co_await box.open();
+    EXPECT_TRUE(opened) << opened.error().describe();
+    if (opened) box.array = std::move(*opened);
+  }
+  void check(Box& box) override {
+    EXPECT_EQ(box.device("/dev/b").state, pool::DeviceState::kOnline);
+    EXPECT_EQ(box.letters("a", 0, kExtent), "A");
+  }
+};
+
+TEST(Traces, F17_NoCrashInsideAStartMakesTheNextOneRefuse) {
+  EXPECT_GT(cut_everywhere<CutInsideAStart>(Ending::kPower, 2), 30u);
+  EXPECT_GT(cut_everywhere<CutInsideAStart>(Ending::kKill, 2), 30u);
+  EXPECT_GT(cut_everywhere<CutInsideAStart>(Ending::kPowerInStore, 2), 4u);
 }
 
 TEST(Traces, F17_AfterARebuildTheLostStateDirectoryIsRefusedWhenItTurnsUp) {

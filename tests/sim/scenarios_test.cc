@@ -9,7 +9,8 @@
 //   F15        an extent that is new, changes hands, is read meanwhile,   scenarios_extents_test.cc
 //              is cut by a shrink
 //   F16        TRIM on several extent sizes, thin and thick               scenarios_extents_test.cc
-//   F17        old copy of the state directory; the lost one turns up     scenarios_state_test.cc
+//   F17        old copy of the state directory, also with mirrors; a cut   scenarios_state_test.cc
+//              inside a start; the lost one turns up
 //   F19        a payload that trickles in, a shrink that closes the gate  scenarios_extents_test.cc
 //   F20        state directory full or broken; mark log full or broken    scenarios_state_test.cc,
 //                                                                         scenarios_marks_test.cc
