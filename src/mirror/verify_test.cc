@@ -1,6 +1,8 @@
 // What a verify does to its mirror.
 #include <gtest/gtest.h>
 
+#include <stdexcept>
+
 #include "mirror/mirrors.h"
 #include "mirror/test_mirrors.h"
 
@@ -38,14 +40,19 @@ class VerifyTest : public ::testing::Test {
     for (const size_t number : regions) disk().plant(all.at(number), wrong);
   }
   void begin() { ASSERT_TRUE(t.run(t.mirrors->verify({"m"}))); }
-  void pause() { ASSERT_TRUE(t.run(t.desk.last("verify")->work->pause())); }
-  void go_on() { ASSERT_TRUE(t.run(t.desk.last("verify")->work->resume())); }
+  Work& work() {
+    Work* const found = t.desk.last("verify")->work;
+    if (found == nullptr) throw std::runtime_error("the verify has ended");
+    return *found;
+  }
+  void pause() { ASSERT_TRUE(t.run(work().pause())); }
+  void go_on() { ASSERT_TRUE(t.run(work().resume())); }
   JobDesk::End end() {
     for (int i = 0; i < 600 && !t.desk.last("verify")->end; ++i) t.pass(rt::kSecond / 10);
     EXPECT_TRUE(t.desk.last("verify")->end) << "it never ends";
     return t.desk.last("verify")->end.value_or(JobDesk::End::kStopped);
   }
-  void slowly() { ASSERT_TRUE(t.run(t.desk.last("verify")->work->set_rate(kMiB))); }
+  void slowly() { ASSERT_TRUE(t.run(work().set_rate(kMiB))); }
   Relation state() { return t.show("m").state; }
   bool resync() { return t.run(t.mirrors->resync({.names = {"m"}})).has_value(); }
   Result<CutInfo> split() {
@@ -60,7 +67,7 @@ class VerifyTest : public ::testing::Test {
   TestMirrors t;
 };
 
-// Mutations: the run ends with the first difference; accuse() sets no bit.
+// Mutations: compare() does not tell the verifier that the bits are there; accuse() sets no bit.
 TEST_F(VerifyTest, OneResyncTakesAllThatAVerifyHasFound) {
   spoil({0, 1, 40, 127});
   begin();
