@@ -211,7 +211,8 @@ def test_one_resync_takes_all_that_a_verify_finds(build):
         lost = (0, 1, 77, 130, 255)
         lose(array, "disk1", data, lost)
         answer = array.run("mirror", "verify", "m1", "--wait")
-        assert answer.code != 0 and "5 regions (327680 bytes), the first at 0" in answer.err, answer.err
+        assert answer.code != 0, answer.out
+        assert "5 regions (327680 bytes), the first at 0" in answer.err, answer.err
         info = mirror(array, "m1")
         expect((info["state"], info["changed_bytes_source"]), ("SUSPENDED", len(lost) * 64 * KIB))
         assert "differ in 5 regions" in info["reason"], info["reason"]
