@@ -1,22 +1,29 @@
 #include "copy/verifier.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <utility>
 
 namespace duplex::copy {
 
 using volume::VolumeImpl;
 
-Verifier::Verifier(VolumeImpl& source, volume::TargetLeg& leg, Copier::Start start, Target target)
+Verifier::Verifier(VolumeImpl& source, volume::TargetLeg& leg, volume::Tracker& tracker,
+                   Copier::Start start, Target target)
     : source_(source),
       leg_(leg),
-      target_(target),
+      tracker_(tracker),
+      target_(std::move(target)),
       clock_(source.core().clock()),
       state_(start.is_paused ? Copier::State::kPaused : Copier::State::kRunning),
       rate_(start.rate),
+      unmarked_(source.size_bytes()),
+      words_at_(clock_.now()),
       speed_(clock_.now()) {}
 
-rt::Task<Copier::End> Verifier::run() {
-  while (!is_cancelled_ && !difference_ && at_ < source_.size_bytes()) {
+rt::Task<Verifier::End> Verifier::run() {
+  while (!is_cancelled_ && at_ < source_.size_bytes()) {
     if (state_ == Copier::State::kPaused) {
       co_await changed_.wait();
       continue;
@@ -27,44 +34,95 @@ rt::Task<Copier::End> Verifier::run() {
     co_await step(run);
     at_ = run.end();
     speed_.add(clock_.now(), length);
+    if (!unmarked_.empty() || (found_.regions > 0 && !is_told_)) {
+      is_told_ = true;
+      co_await write_bits();
+      co_return End::kFound;
+    }
+    if (clock_.now() >= words_at_) co_await write_bits();
     rt::Micros rest = clock_.now() - began;
     if (rate_ > 0) rest = std::max(rest, length * rt::kSecond / rate_);
     const rt::Micros until = clock_.now() + rest;
     while (!is_cancelled_ && clock_.now() < until) co_await changed_.wait_until(clock_, until);
     if (rest == 0) co_await rt::yield();
   }
-  co_return is_cancelled_ && !difference_ ? Copier::End::kCancelled : Copier::End::kDone;
+  co_await write_bits();
+  co_return is_cancelled_ ? End::kCancelled : End::kDone;
 }
 
 // A megabyte that cannot be read as a whole is read region by region.
 rt::Task<> Verifier::step(ByteRange run) {
-  auto regions = co_await source_.compare_step(leg_, run);
-  if (!regions && run.length > kRegionBytes) {
-    for (uint64_t at = run.offset; at < run.end() && !difference_; at += kRegionBytes) {
+  const auto suspects = co_await source_.differing(leg_, run);
+  if (!suspects && run.length > kRegionBytes) {
+    for (uint64_t at = run.offset; at < run.end() && !is_cancelled_; at += kRegionBytes) {
       co_await step({at, std::min(kRegionBytes, run.end() - at)});
     }
     co_return;
   }
-  if (!regions) {
-    unread_bytes_ += run.length;
-    unread_reason_ = regions.error().message();
+  if (!suspects) {
+    could_not_read(run, suspects.error().message());
     co_return;
   }
   compared_bytes_ += run.length;
-  for (const ByteRange region : *regions) {
-    if (co_await is_changed_there(region)) continue;
-    difference_ = region;
+  for (const auto& suspect : *suspects) co_await accuse(suspect.region);
+}
+
+rt::Task<> Verifier::accuse(ByteRange region) {
+  const auto found = co_await source_.accuse(
+      leg_, region, [this](VolumeImpl::Difference difference) { return counts(difference); });
+  if (!found) {
+    compared_bytes_ -= region.length;
+    could_not_read(region, found.error().message());
     co_return;
+  }
+  if (!*found) co_return;
+  if (found_.regions == 0) found_.first = region.offset;
+  ++found_.regions;
+  found_.bytes += region.length;
+  if ((*found)->is_unreadable) found_.unreadable_bytes += region.length;
+  if ((*found)->has_bit) {
+    owes_words_ = true;
+  } else {
+    unmarked_.resize(std::max(unmarked_.volume_bytes(), source_.size_bytes()));
+    unmarked_.set(region);
   }
 }
 
-rt::Task<bool> Verifier::is_changed_there(ByteRange range) {
-  if (target_.tracker == nullptr) co_return false;
+// Nobody knew of the difference, and the target is there to be accused.
+rt::Task<bool> Verifier::counts(VolumeImpl::Difference difference) {
+  if (difference.is_unreadable && target_.is_attached && !co_await target_.is_attached()) {
+    compared_bytes_ -= difference.region.length;
+    could_not_read(difference.region, "the device of the target is away");
+    co_return false;
+  }
+  if (target_.tracker == nullptr) co_return true;
   co_await rt::hop(leg_.target().core());
-  const bool changed =
-      target_.tracker->has_map(target_.behind) && target_.tracker->map(target_.behind).any(range);
+  const bool is_known = target_.tracker->has_map(target_.behind) &&
+                        target_.tracker->map(target_.behind).any(difference.region);
   co_await rt::hop(source_.core());
-  co_return changed;
+  co_return !is_known;
+}
+
+// A store that takes none of it is asked again: the bits stay pending.
+rt::Task<> Verifier::write_bits() {
+  words_at_ = clock_.now() + kWriteTime;
+  if (!owes_words_) co_return;
+  const Result<void> written = co_await tracker_.write_back(leg_.bits_id());
+  owes_words_ = !written;
+}
+
+void Verifier::could_not_read(ByteRange run, std::string_view why) {
+  unread_bytes_ += run.length;
+  unread_reason_ = why;
+}
+
+std::string Verifier::Found::text() const {
+  std::string text = fmt::format("{} region{} ({} bytes), the first at {}", regions,
+                                 regions == 1 ? "" : "s", bytes, first);
+  if (unreadable_bytes > 0) {
+    text += fmt::format("; {} bytes of them cannot be read there", unreadable_bytes);
+  }
+  return text;
 }
 
 void Verifier::pause() {

@@ -164,14 +164,7 @@ rt::Task<> MirrorsImpl::run_job(MirrorId id, JobKind kind, std::shared_ptr<Runni
   co_await rt::hop(mirror.source.core());
   Copier::End end = Copier::End::kStopped;
   if (kind == JobKind::kCompare) {
-    job->verifier = std::make_unique<copy::Verifier>(
-        source, leg, start,
-        copy::Verifier::Target{.behind = mirror.behind(), .tracker = &mirror.target.tracker()});
-    end = co_await job->verifier->run();
-    job->last = progress_of(*job->verifier);
-    job->difference = job->verifier->difference();
-    job->unread_bytes = job->verifier->unread_bytes();
-    job->verifier.reset();
+    end = co_await compare(mirror, job, start);
   } else {
     auto way = kind == JobKind::kCopy
                    ? copy::way_forward(source, leg, [this] { return newest_epoch(); })
@@ -194,6 +187,65 @@ rt::Task<> MirrorsImpl::run_job(MirrorId id, JobKind kind, std::shared_ptr<Runni
     tasks_->spawn(job_done(id, kind));
   } else {
     parts_.jobs.close(job->id, job->end_as, {}, job->last);
+  }
+}
+
+// Source core. What the verify finds on its way its mirror hears of at once; then it goes on.
+rt::Task<Copier::End> MirrorsImpl::compare(Mirror& mirror, std::shared_ptr<Running> job,
+                                           Copier::Start start) {
+  using End = copy::Verifier::End;
+  rt::Core& core = mirror.source.core();
+  job->verifier = std::make_unique<copy::Verifier>(
+      mirror.source.volume(), *mirror.leg, mirror.source.tracker(), start,
+      copy::Verifier::Target{.behind = mirror.behind(),
+                             .tracker = &mirror.target.tracker(),
+                             .is_attached = [&] { return is_target_there(mirror); }});
+  copy::Verifier& verifier = *job->verifier;
+  End end = co_await verifier.run();
+  for (; end == End::kFound; end = co_await verifier.run()) {
+    job->found = verifier.found();
+    job->unmarked = volume::ChangeMap(verifier.unmarked().volume_bytes());
+    job->unmarked.unite(verifier.unmarked());
+    co_await rt::hop(control_);
+    job->is_answered = false;
+    if (!job->is_ending) tasks_->spawn(tell_found(mirror.row.id, job));
+    while (!job->is_ending && !job->is_answered) co_await job->changed.wait();
+    if (job->is_answered) job->unmarked.clear_all();
+    co_await rt::hop(core);
+    if (job->is_answered) verifier.have_bits();
+  }
+  job->last = progress_of(verifier);
+  job->found = verifier.found();
+  job->unread_bytes = verifier.unread_bytes();
+  job->verifier.reset();
+  // One that was ended before its mirror has heard of all has that to say.
+  const bool is_told = job->found.regions == job->told_regions;
+  co_return end == End::kCancelled&& is_told ? Copier::End::kCancelled : Copier::End::kDone;
+}
+
+rt::Task<bool> MirrorsImpl::is_target_there(Mirror& mirror) {
+  rt::Core& core = mirror.source.core();
+  co_await rt::hop(control_);
+  const bool is_there = co_await parts_.volumes.is_attached(mirror.target.number());
+  co_await rt::hop(core);
+  co_return is_there;
+}
+
+// The verify waits for this, but not longer than until it is to end: then its end says it. Who ends
+// it has a turn, so that is not in between. A store that refused is asked again.
+rt::Task<> MirrorsImpl::tell_found(MirrorId id, std::shared_ptr<Running> job) {
+  while (!job->is_ending) {
+    {
+      const Turn turn = co_await turn_.lock();
+      Mirror* const mirror = with(id);
+      if (mirror == nullptr || job->is_ending) co_return;
+      job->is_answered = (co_await differs(*mirror, *job)).has_value();
+    }
+    if (job->is_answered) {
+      job->changed.pulse();
+      co_return;
+    }
+    co_await job->changed.wait_until(control_.clock(), control_.clock().now() + kFirstRetry);
   }
 }
 
@@ -221,25 +273,28 @@ rt::Task<> MirrorsImpl::job_done(MirrorId id, JobKind kind) {
 
 // What a verify has to say against its mirror.
 std::string MirrorsImpl::finding(const Mirror& mirror, const Running& job) {
-  if (job.difference) {
-    return fmt::format("volumes {} and {} differ at {} ({} bytes)", mirror.source_name(),
-                       mirror.target_name(), job.difference->offset, job.difference->length);
+  std::string text;
+  if (job.found.regions > 0) {
+    text = fmt::format("volumes {} and {} differ in {}", mirror.source_name(), mirror.target_name(),
+                       job.found.text());
+    if (job.is_ending) text += "; the verify did not go to the end";
   }
   if (job.unread_bytes > 0) {
-    return fmt::format("{} bytes could not be read and compared: {}", job.unread_bytes,
-                       job.last.reason);
+    if (!text.empty()) text += "; ";
+    text += fmt::format("{} bytes could not be read and compared: {}", job.unread_bytes,
+                        job.last.reason);
   }
-  return {};
+  return text;
 }
 
 // False: the mirror is not where the job belongs any more.
-rt::Task<Result<bool>> MirrorsImpl::follow(Mirror& mirror, JobKind kind, const Running& job) {
+rt::Task<Result<bool>> MirrorsImpl::follow(Mirror& mirror, JobKind kind, Running& job) {
   co_await rt::hop(mirror.source.core());
   const bool sends = mirror.leg->mode() == volume::TargetLeg::Mode::kSend;
   const bool misses = mirror.leg->is_missing_any();
   co_await rt::hop(control_);
   if (kind == JobKind::kCompare) {
-    if (job.difference) CO_TRY(co_await differs(mirror, job));
+    if (job.found.regions > 0) CO_TRY(co_await differs(mirror, job));
     co_return true;
   }
   if (kind == JobKind::kCopy) {
@@ -269,14 +324,22 @@ rt::Task<Result<bool>> MirrorsImpl::follow(Mirror& mirror, JobKind kind, const R
   co_return true;
 }
 
-rt::Task<Result<void>> MirrorsImpl::differs(Mirror& mirror, const Running& job) {
+// Only what has no bit yet is an event: of the rest a resync may have made an end since. A verify
+// that was ended by a cut is heard behind it; a restore takes the target as right and ends with it.
+rt::Task<Result<void>> MirrorsImpl::differs(Mirror& mirror, Running& job) {
+  const bool is_over = mirror.job(JobKind::kCompare) == nullptr;
+  const std::string text = finding(mirror, job) + (is_over ? "" : "; the verify goes on");
   const bool runs = mirror.state == Relation::kCopying || mirror.state == Relation::kSync ||
                     mirror.state == Relation::kSplit || mirror.state == Relation::kSuspended;
-  if (!runs) co_return Result<void>();  // a cut or a restore came in between
-  const std::string text = finding(mirror, job);
-  CO_TRY(co_await event(mirror, RelationEvent::kDifference, {},
-                        {.detail = text, .difference = job.difference}));
+  if (runs && !job.unmarked.empty()) {
+    CO_TRY(co_await event(mirror, RelationEvent::kDifference, {},
+                          {.detail = text, .difference = &job.unmarked}));
+  }
   const bool suspended = mirror.state == Relation::kSuspended;
+  if (suspended && mirror.reason() == Reason::kDiffers) mirror.reason_detail = text;
+  if (std::exchange(job.told_regions, job.found.regions) == job.found.regions) {
+    co_return Result<void>();
+  }
   tell(Severity::kError, "mirror_differs", mirror, text,
        suspended ? fmt::format("duplex mirror resync {} takes the source as right", mirror.row.name)
                  : "duplex mirror show " + mirror.row.name);
@@ -289,7 +352,9 @@ rt::Task<Result<void>> MirrorsImpl::end_jobs_for(Mirror& mirror, const Outcome& 
     if (!mirror.job(kind)) continue;
     const bool restarts = kind == JobKind::kBack &&
                           (to == Relation::kReverse) != (mirror.state == Relation::kReverse);
-    if (may_run(kind, to) && !restarts && !outcome.does(Action::kEndJob)) continue;
+    // "The job" of a row is what copies. A verify goes on beside it and behind it.
+    const bool ends = outcome.does(Action::kEndJob) && kind != JobKind::kCompare;
+    if (may_run(kind, to) && !restarts && !ends) continue;
     // A copy whose target was lost goes on when it is back.
     const bool goes_on = to == Relation::kSuspended && !outcome.does(Action::kEndJob);
     CO_TRY(co_await end_job(mirror, kind,
@@ -302,6 +367,8 @@ rt::Task<Result<void>> MirrorsImpl::end_job(Mirror& mirror, JobKind kind, JobDes
   const std::shared_ptr<Running> job = mirror.job(kind);
   if (!job) co_return Result<void>();
   job->end_as = end;
+  job->is_ending = true;
+  job->changed.pulse();
   co_await rt::hop(mirror.source.core());
   with_engine(*job, [](auto& engine) { engine.cancel(); });
   co_await rt::hop(control_);

@@ -78,8 +78,17 @@ struct Mirror {
     std::unique_ptr<copy::Copier> copier;      // kCopy, kBack: while it runs
     std::unique_ptr<copy::Verifier> verifier;  // kCompare: while it runs
     WorkProgress last;                         // before and after that
-    std::optional<ByteRange> difference;       // that the verify has found
-    uint64_t unread_bytes = 0;                 // that it could not compare
+    // Of a verify: what it has found, what of that its mirror has to take over as bits, and what
+    // could not be compared. The source core's while it runs, the control core's when it waits for
+    // its mirror, or has ended.
+    copy::Verifier::Found found;
+    volume::ChangeMap unmarked;
+    uint64_t unread_bytes = 0;
+    // Control core.
+    uint64_t told_regions = 0;
+    bool is_answered = false;  // the mirror has followed
+    bool is_ending = false;
+    rt::Event changed;  // pulsed when one of the two is set
   };
   // Counts those who look at it across a hop.
   class Looking {

@@ -153,7 +153,7 @@ class Mirrors {
   };
   virtual rt::Task<Result<Plan>> plan_restore(Restore request) = 0;
   virtual rt::Task<Result<std::vector<MirrorInfo>>> restore(Restore request) = 0;
-  // A job; a difference it finds suspends the mirror.
+  // A job; the first difference it finds suspends a mirror in SYNC, and it goes on to the end.
   virtual rt::Task<Result<std::vector<MirrorInfo>>> verify(std::vector<std::string> names) = 0;
   virtual rt::Task<Result<Plan>> plan_remove(std::string name) = 0;
   // `confirmed`: regions that only the target holds may be lost.

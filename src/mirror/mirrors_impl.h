@@ -141,14 +141,18 @@ class MirrorsImpl final : public Mirrors {
   void copy_again(Mirror& mirror);
   rt::Task<> run_job(MirrorId id, JobKind kind, std::shared_ptr<Mirror::Running> job,
                      copy::Copier::Start start);
+  rt::Task<copy::Copier::End> compare(Mirror& mirror, std::shared_ptr<Mirror::Running> job,
+                                      copy::Copier::Start start);
+  rt::Task<bool> is_target_there(Mirror& mirror);  // called and answered on the source core
+  rt::Task<> tell_found(MirrorId id, std::shared_ptr<Mirror::Running> job);
   // Ends what does not fit the state that follows; within kMostWait.
   rt::Task<Result<void>> end_jobs_for(Mirror& mirror, const Outcome& outcome, Relation to);
   rt::Task<Result<void>> end_job(Mirror& mirror, JobKind kind, JobDesk::End end);
   rt::Task<> retry_jobs(Mirror& mirror);
   rt::Task<Result<void>> cancel_job(MirrorId id, JobKind kind, bool confirmed);
   rt::Task<> job_done(MirrorId id, JobKind kind);
-  rt::Task<Result<bool>> follow(Mirror& mirror, JobKind kind, const Mirror::Running& job);
-  rt::Task<Result<void>> differs(Mirror& mirror, const Mirror::Running& job);
+  rt::Task<Result<bool>> follow(Mirror& mirror, JobKind kind, Mirror::Running& job);
+  rt::Task<Result<void>> differs(Mirror& mirror, Mirror::Running& job);
   static std::string finding(const Mirror& mirror, const Mirror::Running& job);
 
   // faults.cc

@@ -129,7 +129,7 @@ enum class Action : uint8_t {
   kMarkSourceMarks,     // bits += marks of P
   kMarkTargetMarks,     // S map += marks of S
   kMarkTargetWindow,    // S map += the window of S
-  kMarkDifference,      // the region found different gets a bit
+  kMarkDifference,      // the regions found different get bits
   kMarkMissing,         // bits += missing
   kClearMissing,        // missing := 0
   kMissingFromUnion,    // missing := P map, S map and both windows

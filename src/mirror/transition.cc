@@ -283,7 +283,7 @@ rt::Task<> Transition::mark_source(Action action) {
   co_await rt::hop(mirror_.source.core());
   volume::Tracker& tracker = mirror_.source.tracker();
   if (action == Action::kMarkDifference) {
-    tracker.set(mirror_.bits(), *how_.difference);
+    add_words(tracker, mirror_.bits(), *how_.difference);
   } else {
     ChangeMap all(mirror_.source.size_bytes());
     all.unite(tracker.map(mirror_.bits()));

@@ -34,9 +34,9 @@ class Transition {
     TargetAccess access = TargetAccess::kReadWrite;  // of a split
     uint64_t cut = 0;                                // of a split
     std::string detail = {};                         // of a fault
-    std::optional<ByteRange> difference = {};
-    bool at_start = false;  // no leg sends yet, whatever the state says
-    bool doubt = false;     // the marks were lost: nobody knows which side is newer
+    const volume::ChangeMap* difference = nullptr;   // of a verify
+    bool at_start = false;                           // no leg sends yet, whatever the state says
+    bool doubt = false;  // the marks were lost: nobody knows which side is newer
   };
   Transition(MirrorsImpl& all, Mirror& mirror, const Outcome& outcome, How how);
   Transition(const Transition&) = delete;

@@ -298,7 +298,7 @@ TEST_F(ReadRepairTest, ARepairThatIsLostIsMissingAtTheTargetThatAnswered) {
 // A verify asks what each side has. Mutation: differing() reads with kLocks.
 TEST_F(ReadRepairTest, AVerifyIsToldOfTheErrorHere) {
   begin_bad();
-  const auto compared = finish(volume.compare_step(one.leg, {0, kExtent}));
+  const auto compared = finish(volume.differing(one.leg, {0, kExtent}));
   ASSERT_FALSE(compared);
   EXPECT_EQ(compared.error().code(), Code::kMediumRead);
 }

@@ -71,9 +71,9 @@ TargetLeg::Plan TargetLeg::admit_copy() const {
 }
 
 // The first part of `rest` that is sent; empty: none. While a copy runs the bits under a request do
-// not change: the copier would need its range lock, and whoever sets one ends the session. In a
-// cut a newer write may set the bit of a region while an older one is on its way there: that one
-// goes all the same.
+// not change: copier and verify would need its range lock, and who else sets one ends the session.
+// In a cut a newer write may set the bit of a region while an older one is on its way there: that
+// one goes all the same.
 ByteRange TargetLeg::next_part(Plan plan, ByteRange rest) const {
   if (!plan.where_clear) return rest;
   while (!rest.empty()) {

@@ -27,6 +27,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -139,10 +140,22 @@ class VolumeImpl final : public Volume {
   // The first run of missing regions that ends behind `from`, at most kCopyBytes.
   ByteRange next_restore(const TargetLeg& leg, uint64_t from, uint64_t limit) const;
 
-  // Compares `run` (at most kCopyBytes, whole regions as far as the volume goes) with the target of
-  // `leg`: the regions that differ although they have no bit and are not missing. An error: of
-  // reading either side.
-  rt::Task<Result<std::vector<ByteRange>>> compare_step(TargetLeg& leg, ByteRange run);
+  // What a verify does (compare_path.cc). differing(): the regions of `run` (at most kCopyBytes,
+  // whole regions as far as the volume goes) that differ from the target of `leg`, as far as they
+  // have no bit and are not missing. One that is readable here and not there differs, too. An
+  // error: of reading this side; of the other one if `run` is more than a region, which may then be
+  // asked for alone, or if it is not of the medium. accuse(): the same of one region under its
+  // range lock; `counts` is asked there, on core(), before anything is said. The region has a bit
+  // then, unless the leg is in kSend.
+  struct Difference {
+    ByteRange region;
+    bool is_unreadable = false;  // there
+    bool has_bit = false;
+  };
+  using Counts = std::function<rt::Task<bool>(Difference)>;
+  rt::Task<Result<std::vector<Difference>>> differing(TargetLeg& leg, ByteRange run);
+  rt::Task<Result<std::optional<Difference>>> accuse(TargetLeg& leg, ByteRange region,
+                                                     const Counts& counts);
 
   // All that is not a hole here, or is missing.
   ChangeMap mapped() const;
@@ -300,9 +313,6 @@ class VolumeImpl final : public Volume {
   void start_repair(ByteRange range);
   rt::Task<> repair(ByteRange range);
   rt::Task<bool> repair_region(ByteRange region);
-
-  // compare_path.cc
-  rt::Task<Result<std::vector<ByteRange>>> differing(TargetLeg& leg, ByteRange run);
 
   // copy_path.cc
   static rt::Task<bool> send_copy(TargetLeg& leg, Epoch root, uint64_t offset,

@@ -180,6 +180,71 @@ def test_one_wrong_name_or_pair_leaves_every_mirror_in_sync(build):
         array.refused("cut", "show", "99")
 
 
+def lose(array, device, data, pieces):
+    """Zeroes behind the array's back, where `device` holds these 64 KiB pieces of `data`."""
+    with open(array.path(device), "r+b") as file:
+        held = file.read()
+        for piece in pieces:
+            at = held.find(data[piece * 64 * KIB:(piece + 1) * 64 * KIB])
+            assert at >= 0, f"piece {piece} is not in one place"
+            file.seek(at)
+            file.write(bytes(64 * KIB))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def on_two_devices(array, data):
+    array.start()
+    for number, volume in enumerate(("db", "copy")):
+        array.do("device", "add", array.path(f"disk{number}"), "--name", f"disk{number}", "--size",
+                 "256M")
+        array.do("volume", "create", volume, "--size", "64M", "--device", f"disk{number}")
+    write(array, "db", data)
+    array.do("mirror", "create", "m1", "db", "copy", "--wait")
+
+
+def test_one_resync_takes_all_that_a_verify_finds(build):
+    """What was lost behind the array's back at several places is equal after one round."""
+    with Array(build) as array:
+        data = os.urandom(16 * MIB)
+        on_two_devices(array, data)
+        lost = (0, 1, 77, 130, 255)
+        lose(array, "disk1", data, lost)
+        answer = array.run("mirror", "verify", "m1", "--wait")
+        assert answer.code != 0, answer.out
+        assert "5 regions (327680 bytes), the first at 0" in answer.err, answer.err
+        info = mirror(array, "m1")
+        expect((info["state"], info["changed_bytes_source"]), ("SUSPENDED", len(lost) * 64 * KIB))
+        assert "differ in 5 regions" in info["reason"], info["reason"]
+        expect(array.refused("split", "m1")["code"][:2], "e_")
+        expect(array.do("mirror", "resync", "m1", "--wait")[0]["state"], "SYNC")
+        expect(array.do("mirror", "verify", "m1", "--wait")[0]["state"], "SYNC", "one round")
+        array.do("split", "m1")
+        expect(read(array, "copy", len(data)) == data, True, "the copy")
+
+
+def test_a_target_whose_end_was_cut_off_is_not_certified(build):
+    """What the target cannot read differs: no split, and a resync that writes it again."""
+    with Array(build) as array:
+        data = os.urandom(16 * MIB)
+        on_two_devices(array, data)
+        with open(array.path("disk1"), "rb") as file:
+            held = file.read()
+        cut = held.find(data[8 * MIB:8 * MIB + 64 * KIB])
+        os.truncate(array.path("disk1"), cut)
+        assert array.run("mirror", "verify", "m1", "--wait").code != 0
+        info = mirror(array, "m1")
+        expect(info["state"], "SUSPENDED")
+        assert info["changed_bytes_source"] >= 4 * MIB, info
+        assert "cannot be read there" in info["reason"], info["reason"]
+        expect(array.refused("split", "m1")["code"][:2], "e_")
+        os.truncate(array.path("disk1"), len(held))
+        expect(array.do("mirror", "resync", "m1", "--wait")[0]["state"], "SYNC")
+        expect(array.do("mirror", "verify", "m1", "--wait")[0]["state"], "SYNC")
+        array.do("split", "m1")
+        expect(read(array, "copy", len(data)) == data, True, "the copy")
+
+
 def test_groups_are_names_for_mirrors(build):
     with with_volumes(Array(build), "db", "db2", "log", "log2") as array:
         array.do("mirror", "create", "m1", "db", "db2", "--wait")
