@@ -69,6 +69,11 @@ void print_failure(const Settings& settings, const Failure& failure) {
   if (!failure.next.empty()) fmt::print(stderr, "next: {}\n", failure.next);
 }
 
+bool is_text(const std::string& bytes) {
+  const std::string kept = Json(bytes).dump(-1, ' ', false, Json::error_handler_t::ignore);
+  return Json::parse(kept) == bytes;
+}
+
 std::string absolute_path(const std::string& path) {
   return std::filesystem::absolute(path).lexically_normal().string();
 }

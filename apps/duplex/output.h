@@ -34,6 +34,8 @@ void print_json(const Json& json);
 void say(const Settings& settings, const std::string& text);
 void print_failure(const Settings& settings, const Failure& failure);
 
+// UTF-8, as JSON can carry it.
+bool is_text(const std::string& bytes);
 // The array has another working directory.
 std::string absolute_path(const std::string& path);
 std::string size_text(const Json& bytes);
