@@ -136,6 +136,7 @@ void restore(const Context& context, const Client& client, const Restore& restor
       {"names", restore.names}, {"then", restore.then}, {"online", restore.online}, {"plan", true}};
   if (!agreed(context, client.post("/api/v1/restores", body))) return;
   body["plan"] = false;
+  body["confirmed"] = true;
   const Json begun = client.post("/api/v1/restores", body)["mirrors"];
   show(context, wait_for_jobs(client, context.settings, begun, restore.wait), print_mirrors);
 }

@@ -183,6 +183,25 @@ TEST_F(MirrorsApiTest, StatusAndMetricsCountMirrorsByState) {
     EXPECT_TRUE(page.contains(line)) << line;
 }
 
+// Mutation: restore() does not look at `confirmed`: db is overwritten.
+TEST_F(MirrorsApiTest, ARestoreWithoutConsentIsRefusedWithItsPlan) {
+  create("m1", "db", "db2");
+  ASSERT_EQ(api.post("/api/v1/splits", {{"names", {"m1"}}}).status, 200);
+  const Json names = {{"names", {"m1"}}};
+  expect_refusal(api, 409, "e_state", "POST", "/api/v1/restores", names.dump());
+  std::string told = api.post("/api/v1/restores", names).text;
+  EXPECT_TRUE(told.contains("nothing of it is overwritten")) << told;
+  ASSERT_TRUE(api.write("db", 0, 2 * kMiB));
+  expect_refusal(api, 409, "e_state", "POST", "/api/v1/restores", names.dump());
+  told = api.post("/api/v1/restores", names).text;
+  EXPECT_TRUE(told.contains("at most 2M of it") && told.contains("'confirmed'")) << told;
+  EXPECT_EQ(mirror("m1")["changed_bytes"], 2 * kMiB);
+  const Json agreed = {{"names", {"m1"}}, {"confirmed", true}};
+  ASSERT_EQ(api.post("/api/v1/restores", agreed).status, 200);
+  wait_for("m1", "SPLIT");
+  EXPECT_EQ(mirror("m1")["changed_bytes"], 0);
+}
+
 // Mutation: job_id() takes numbers only.
 TEST_F(MirrorsApiTest, AJobIsFoundByTheNameOfItsMirror) {
   ASSERT_TRUE(api.write("db", 0, 2 * kMiB));
