@@ -39,7 +39,8 @@ void print_mirror(const Json& m) {
   fmt::print("mirror {} (number {}): {} to {}, {} {}, {}\n", text("name"), m["number"].dump(),
              text("source"), text("target"), text("kind"), text("mode"), size_text(m["size"]));
   fmt::print("state       {}{}\n", text("state"), m["reason"] == "" ? "" : ": " + text("reason"));
-  fmt::print("PVOL        {}  {}\n", volume_id(m, "source"), text("source"));
+  fmt::print("PVOL        {}  {}{}\n", volume_id(m, "source"), text("source"),
+             m["source_consistent"].get<bool>() ? "" : ", inconsistent");
   fmt::print("SVOL        {}  {}{}{}\n", volume_id(m, "target"), text("target"),
              m["attached"].get<bool>() ? "" : ", away",
              m["consistent"].get<bool>() ? "" : ", inconsistent");
@@ -60,6 +61,20 @@ void print_mirror(const Json& m) {
   for (const Json& group : m["groups"])
     groups += (groups.empty() ? "" : ", ") + group.get<std::string>();
   fmt::print("groups      {}\n", groups.empty() ? "-" : groups);
+}
+
+// With what helps where hosts cannot open a volume of it.
+void print_mirror_and_next(const Client& client, const Json& m) {
+  print_mirror(m);
+  for (const char* side : {"source", "target"}) {
+    const std::string name = m[side];
+    const bool is_source = std::string_view(side) == "source";
+    if (m[is_source ? "source_consistent" : "consistent"].get<bool>()) continue;
+    const Json volume = client.get("/api/v1/volumes/" + path_part(name));
+    if (volume["trouble"].is_null()) continue;  // it has ended meanwhile
+    fmt::print("hosts cannot open {}: {}\nnext: {}\n", name, volume["trouble"].get<std::string>(),
+               volume["next"].get<std::string>());
+  }
 }
 
 struct Verb {
@@ -120,7 +135,8 @@ void add_list(CLI::App& mirror, Context& context) {
   one->add_option("name", *name)->required();
   one->callback([&context, name] {
     context.action = [&context, name](const Client& client) {
-      show(context, client.get("/api/v1/mirrors/" + path_part(*name)), print_mirror);
+      show(context, client.get("/api/v1/mirrors/" + path_part(*name)),
+           [&client](const Json& m) { print_mirror_and_next(client, m); });
     };
   });
 }

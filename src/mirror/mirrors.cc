@@ -460,6 +460,7 @@ rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   }
   info.read_only = mirror.row.access == static_cast<uint8_t>(TargetAccess::kReadOnly);
   info.consistent = mirror.target.row().consistent;
+  info.source_consistent = mirror.source.row().consistent;
   info.cut = mirror.row.cut;
   info.in_cut = mirror.cut.has_value();
   info.created_us = mirror.row.created_us;

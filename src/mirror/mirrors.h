@@ -51,7 +51,8 @@ struct MirrorInfo {
   std::string reason = {};  // why it is suspended
   bool read_only = false;   // what a split gave to the hosts of the target
   bool consistent = true;   // the target is a point in time
-  bool attached = true;     // the target answers
+  bool source_consistent = true;
+  bool attached = true;  // the target answers
   std::vector<std::string> groups = {};
   uint64_t cut = 0;       // it was split at; 0: none
   bool in_cut = false;    // the hold marker of the table

@@ -54,3 +54,41 @@ def test_what_cannot_be_a_name_is_refused_before_the_array_is_asked(build):
             expect(array.do("volume", "show", name)["name"], "db")
 
 
+def half_restored(array):
+    """db is inconsistent: its restore was cancelled."""
+    array.do("mirror", "create", "m", "db", "copy", "--wait")
+    array.do("split", "m")
+    for _ in range(5):
+        write(array, "db", os.urandom(48 * MIB))
+        array.do("mirror", "restore", "m", "--yes")
+        if array.run("job", "pause", "m").code == 0:
+            array.do("job", "cancel", "m", "--yes")
+            wait_for(array, "m", "SPLIT")
+            return
+        wait_for(array, "m", "SPLIT")
+    raise AssertionError("every restore was faster than the pause")
+
+
+def test_a_volume_that_hosts_cannot_open_says_so_and_what_helps(build):
+    """Mutation: print_volumes() and print_volume() look at `damaged` only."""
+    with with_volumes(Array(build), "db", "copy") as array:
+        half_restored(array)
+        for words in (("volume", "show", "db"), ("status",), ("mirror", "show", "m")):
+            out = array.run(*words, check=0).out
+            assert "inconsistent" in out.lower() and "next: duplex mirror restore m" in out, out
+        assert "nbd-client" not in array.run("volume", "show", "db", check=0).out
+        lines = array.run("volume", "list", check=0).out.splitlines()
+        expect([line.split()[-1] for line in lines if line.startswith("db ")], ["(inconsistent)"])
+        expect(array.run("status", "--check").code, 1)
+        array.do("mirror", "restore", "m", "--yes", "--wait")
+        array.run("status", "--check", check=0)
+        array.run("mirror", "delete", "m", "--yes", check=0)
+        write(array, "db", os.urandom(48 * MIB))
+        array.do("mirror", "create", "n", "db", "copy", "--overwrite", "--rate", "1M")
+        array.run("mirror", "delete", "n", "--yes", check=0)
+        assert "(inconsistent)" in array.run("volume", "list", check=0).out
+        out = array.run("volume", "show", "copy", check=0).out
+        assert "mirror create NAME SOURCE copy --overwrite" in out, out
+        assert "copy" in array.run("status", "--check", check=1).out
+
+
