@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <thread>
 
@@ -14,7 +15,8 @@ namespace duplex::cli {
 namespace {
 
 std::string percent(const Json& mirror) {
-  return fmt::format("{:.0f} %", mirror["progress"].get<double>());
+  // Rounded down: what is not all of it is not 100 %.
+  return fmt::format("{:.0f} %", std::floor(mirror["progress"].get<double>()));
 }
 
 std::string volume_id(const Json& mirror, const char* side) {

@@ -444,6 +444,13 @@ static double percent_of(const Mirror::Running& job) {
   return 100.0 * static_cast<double>(now.bytes_done) / static_cast<double>(now.bytes_total);
 }
 
+static double percent_equal(const MirrorInfo& info) {
+  const uint64_t differs =
+      std::min(info.size_bytes, info.changed_bytes_source + info.missing_bytes);
+  return 100.0 * static_cast<double>(info.size_bytes - differs) /
+         static_cast<double>(info.size_bytes);
+}
+
 rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   const Mirror::Looking looking(mirror);
   MirrorInfo info{.id = mirror.row.id,
@@ -483,6 +490,7 @@ rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   info.changed_bytes_source = tracker.map(mirror.bits()).set_bytes();
   info.missing_bytes = tracker.map(mirror.missing()).set_bytes();
   if (job) info.progress = percent_of(*job);
+  if (!job && info.state == Relation::kSuspended) info.progress = percent_equal(info);
   co_await rt::hop(mirror.target.core());
   const volume::Tracker& theirs = mirror.target.tracker();
   if (theirs.has_map(mirror.behind())) {
