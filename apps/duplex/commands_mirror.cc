@@ -250,10 +250,7 @@ Json at_rest(const Client& client, const Settings& settings, Json m, const Waiti
   const std::string path = "/api/v1/mirrors/" + path_part(m["name"]);
   for (int looks = 0; looks < kLooks; ++looks) {
     if (!m["job"].is_null()) {
-      const Json job = follow_job(client, settings, m["job"].dump(), wait.timeout_s);
-      if (job["state"] == "cancelled")
-        throw Failure{kRefused, "e_state", fmt::format("job {} was cancelled", job["id"].dump()),
-                      fmt::format("duplex mirror show {}", m["name"].get<std::string>())};
+      follow_job(client, settings, m["job"].dump(), wait.timeout_s);
     } else if (m["state"] != "COPYING" && m["state"] != "REVERSE") {
       break;
     } else {

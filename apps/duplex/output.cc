@@ -119,13 +119,19 @@ void print_progress(const Json& job) {
              size_text(job["bytes_done"]), size_text(job["bytes_total"]), left);
 }
 
-// A job that was waited for is not done; throws Failure unless it was cancelled.
+// Throws Failure when a job that was waited for is not done.
 void check_end(const Json& job) {
   const std::string state = job["state"];
   const std::string id = job["id"].dump();
-  if (state == "failed")
+  const std::string error = job["error"];
+  if (state == "cancelled")
     throw Failure{kRefused, "e_state",
-                  fmt::format("job {} failed: {}", id, job["error"].get<std::string>()),
+                  fmt::format("job {} was cancelled{}", id, error.empty() ? "" : ": " + error),
+                  job["mirror"].is_null()
+                      ? fmt::format("duplex job show {}", id)
+                      : fmt::format("duplex mirror show {}", job["mirror"].get<std::string>())};
+  if (state == "failed")
+    throw Failure{kRefused, "e_state", fmt::format("job {} failed: {}", id, error),
                   fmt::format("duplex job show {}", id)};
   if (state == "paused")
     throw Failure{kRefused, "e_state", fmt::format("job {} is paused", id),

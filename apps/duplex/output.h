@@ -50,8 +50,8 @@ bool confirmed(const Settings& settings, const std::string& what,
                const std::string& next = "add --yes to do it, or --plan to see it only");
 
 // Follows the job `which` (a number, or the name of a mirror) with a progress line until it ends or
-// `timeout_s` is over (0: for ever). A job that has failed or is paused, and the end of the time,
-// throw Failure.
+// `timeout_s` is over (0: for ever). A job that is not done (failed, cancelled, paused), and the
+// end of the time, throw Failure.
 Json follow_job(const Client& client, const Settings& settings, const std::string& which,
                 uint64_t timeout_s);
 

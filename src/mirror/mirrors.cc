@@ -375,7 +375,7 @@ rt::Task<bool> MirrorsImpl::part_with(Mirror& mirror) {
   mirror.leg.reset();
   co_await rt::hop(control_);
   for (const auto& job : mirror.done_jobs) {
-    if (job) parts_.jobs.close(job->id, JobDesk::End::kStopped, {}, job->last);
+    if (job) parts_.jobs.close(job->id, JobDesk::End::kCancelled, {}, job->last);
   }
   mirror.target.set_access(volume::Access::read_write());
   co_await parts_.volumes.leave(mirror.target, mirror.row.name);
@@ -431,6 +431,7 @@ rt::Task<Result<void>> MirrorsImpl::remove(std::string name, bool confirmed) {
   tell(Severity::kInfo, "mirror_deleted", *mirror,
        fmt::format("mirror {} of volume {} to volume {} was deleted", name, info.source,
                    info.target));
+  parts_.jobs.forget(name);
   co_await drop(*mirror);
   co_return Result<void>();
 }

@@ -239,6 +239,17 @@ TEST_F(MirrorsTest, TheProgressOfASuspendedMirrorIsTheShareThatIsEqual) {
   EXPECT_EQ(t.show("m").progress, 75.0) << "of 16 MiB";
 }
 
+// Mutation: remove() does not tell the desk.
+TEST_F(MirrorsTest, AJobThatStoodStillEndsWithItsMirror) {
+  ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
+  faults("/d2").write_error = 1;
+  ASSERT_TRUE(t.create("m", "p", "s"));
+  ASSERT_TRUE(t.reaches("m", Relation::kSuspended));
+  EXPECT_EQ(t.desk.last("copy")->end, JobDesk::End::kStopped);
+  ASSERT_TRUE(t.run(t.mirrors->remove("m", true)));
+  EXPECT_EQ(t.desk.last("copy")->end, JobDesk::End::kCancelled);
+}
+
 TEST_F(MirrorsTest, AnOwnBackingThatFailsAWriteIsReadFromTheTargetAndRepaired) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));
   make_sync();

@@ -54,6 +54,18 @@ def test_what_cannot_be_a_name_is_refused_before_the_array_is_asked(build):
             expect(array.do("volume", "show", name)["name"], "db")
 
 
+def test_waiting_for_a_job_that_was_cancelled_fails(build):
+    """So that `job wait m && split m` stops. Mutation: check_end() lets it pass."""
+    with with_volumes(Array(build), "db", "copy") as array:
+        write(array, "db", os.urandom(32 * MIB))
+        array.do("mirror", "create", "m", "db", "copy", "--rate", "1M")
+        array.do("job", "cancel", "m")
+        error = array.refused("job", "wait", "m")
+        assert "cancelled" in error["message"] and "mirror show m" in error["next"], error
+        shown = mirror(array, "m")
+        assert shown["state"] == "SUSPENDED" and shown["progress"] < 80, shown
+
+
 def half_restored(array):
     """db is inconsistent: its restore was cancelled."""
     array.do("mirror", "create", "m", "db", "copy", "--wait")
