@@ -187,7 +187,7 @@ void add_resync(CLI::App& mirror, Context& context) {
         throw Failure{
             kUsage, "e_invalid",
             fmt::format("{} goes with --reverse only", resync->online ? "--online" : "--plan"),
-            "leave it out"};
+            "leave it out: without --reverse the source is never overwritten; or add --reverse"};
       const Json begun = client.post(
           "/api/v1/resyncs", {{"names", resync->names}, {"disconnect", resync->disconnect}});
       show(context, wait_for_jobs(client, context.settings, begun, resync->wait), print_mirrors);

@@ -247,6 +247,19 @@ TEST_F(MirrorsApiTest, ATargetThatIsHalfCopiedIsToldOfWhenNobodyCopiesToItAnyMor
   EXPECT_EQ(api.get("/api/v1/status").json["ok"], true);
 }
 
+// Mutation: refusal() names the mirror although it was asked for by a group.
+TEST_F(MirrorsApiTest, ASplitOfASplitGroupNamesTheGroupInItsNextStep) {
+  create_both();
+  ASSERT_EQ(api.post("/api/v1/groups", {{"name", "g"}, {"mirrors", {"m1", "m2"}}}).status, 200);
+  ASSERT_EQ(api.post("/api/v1/splits", {{"names", {"g"}}}).status, 200);
+  const auto next = [&](const Json& names) {
+    return api.post("/api/v1/splits", {{"names", names}}).next();
+  };
+  EXPECT_EQ(next({"g"}), "duplex mirror resync g");
+  EXPECT_EQ(next({"m1"}), "duplex mirror resync m1");
+  EXPECT_EQ(next({"g", "m1"}), "duplex mirror resync m1");
+}
+
 // Mutation: job_id() takes numbers only.
 TEST_F(MirrorsApiTest, AJobIsFoundByTheNameOfItsMirror) {
   ASSERT_TRUE(api.write("db", 0, 2 * kMiB));

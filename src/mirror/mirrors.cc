@@ -17,6 +17,9 @@ constexpr std::string_view kReasons[] = {"", "a fault of the target", "a verify 
                                          "an operator cancelled the copy",
                                          "the marks of changes were lost"};
 
+// The next step of a refusal that takes a group as well.
+constexpr std::string_view kResync = "duplex mirror resync";
+
 }  // namespace
 
 std::string_view reason_text(Reason reason) { return kReasons[static_cast<size_t>(reason)]; }
@@ -140,14 +143,18 @@ Error MirrorsImpl::refusal(const Outcome& outcome, const Mirror& mirror, const K
   const std::string reason = mirror.reason_detail.empty()
                                  ? std::string(reason_text(mirror.reason()))
                                  : mirror.reason_detail;
-  return refusal_error(outcome.refusal, {.mirror = mirror.row.name,
-                                         .source = mirror.source_name(),
-                                         .target = mirror.target_name(),
-                                         .cut = cut,
-                                         .client = known.client,
-                                         .reason = reason,
-                                         .other = known.other,
-                                         .count = known.count});
+  mirror::Names names{.mirror = mirror.row.name,
+                      .source = mirror.source_name(),
+                      .target = mirror.target_name(),
+                      .cut = cut,
+                      .client = known.client,
+                      .reason = reason,
+                      .other = known.other,
+                      .count = known.count};
+  Error error = refusal_error(outcome.refusal, names);
+  if (known.group.empty() || !error.next().starts_with(kResync)) return error;
+  names.mirror = known.group;
+  return Error(error.code(), std::string(error.message()), fill(outcome.refusal.next, names));
 }
 
 rt::Task<Result<void>> MirrorsImpl::event(Mirror& mirror, RelationEvent event, Known known,

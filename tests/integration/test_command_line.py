@@ -104,3 +104,17 @@ def test_a_volume_that_hosts_cannot_open_says_so_and_what_helps(build):
         assert "copy" in array.run("status", "--check", check=1).out
 
 
+def test_messages_name_what_to_do(build):
+    """Mutations: group_asked() answers nothing; plan_restore() says "at most 0"."""
+    with with_volumes(Array(build), "db", "copy") as array:
+        array.do("mirror", "create", "m", "db", "copy", "--wait")
+        array.do("group", "create", "g", "m")
+        array.do("split", "g")
+        expect(array.refused("split", "g")["next"], "duplex mirror resync g")
+        plan = array.run("mirror", "restore", "m", "--plan", check=0).out
+        assert "nothing of it is overwritten" in plan, plan
+        write(array, "db", b"x" * 64 * KIB)
+        plan = array.run("mirror", "restore", "m", "--plan", check=0).out
+        assert "at most 64K of it" in plan, plan
+        code, said = raw(array, "mirror", "resync", "m", "--plan")
+        assert code == 2 and "--reverse" in said.split("next: ")[1], said
