@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 #include "rt/net.h"
 
@@ -68,9 +70,25 @@ std::string Client::text(const std::string& path) const {
   return raw("GET", path, {}, status);
 }
 
+// NAME, NUMBER, ARRAY:NAME or 0xARRAY,0xNUMBER, blanks after the comma.
+static bool may_be_name(std::string_view text) {
+  const size_t mark = text.find_first_of(":,");
+  if (mark != std::string_view::npos) {
+    if (!may_be_name(text.substr(0, mark))) return false;
+    text.remove_prefix(mark + 1);
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+    if (text.find_first_of(":,") != std::string_view::npos) return false;
+  }
+  return check_name(text, "") || parse_number(text);
+}
+
 std::string path_part(const std::string& name) {
   if (name.empty())
     throw Failure{kUsage, "e_invalid", "the name is empty", "give the name, see --help"};
+  if (!may_be_name(name))
+    throw Failure{kUsage, "e_invalid", fmt::format("'{}' cannot be the name of anything", name),
+                  "use letters, digits, '.', '_' and '-', at most 63, starting with a letter or "
+                  "digit; a number like 0x0001; or ARRAY:NAME"};
   std::string out;
   for (const char c : name) {
     const bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||

@@ -52,8 +52,8 @@ class Client {
   int port_ = 0;      // 0: a unix socket
 };
 
-// Percent-encodes a name for a path. An empty one throws Failure (kUsage): the path would be that
-// of the list.
+// Percent-encodes a name for a path. One that is empty or cannot be a name throws Failure (kUsage):
+// the path would be that of something else.
 std::string path_part(const std::string& name);
 
 }  // namespace duplex::cli

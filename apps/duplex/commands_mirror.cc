@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cmath>
 #include <memory>
 #include <thread>
 
@@ -14,7 +15,8 @@ namespace duplex::cli {
 namespace {
 
 std::string percent(const Json& mirror) {
-  return fmt::format("{:.0f} %", mirror["progress"].get<double>());
+  // Rounded down: what is not all of it is not 100 %.
+  return fmt::format("{:.0f} %", std::floor(mirror["progress"].get<double>()));
 }
 
 std::string volume_id(const Json& mirror, const char* side) {
@@ -39,7 +41,8 @@ void print_mirror(const Json& m) {
   fmt::print("mirror {} (number {}): {} to {}, {} {}, {}\n", text("name"), m["number"].dump(),
              text("source"), text("target"), text("kind"), text("mode"), size_text(m["size"]));
   fmt::print("state       {}{}\n", text("state"), m["reason"] == "" ? "" : ": " + text("reason"));
-  fmt::print("PVOL        {}  {}\n", volume_id(m, "source"), text("source"));
+  fmt::print("PVOL        {}  {}{}\n", volume_id(m, "source"), text("source"),
+             m["source_consistent"].get<bool>() ? "" : ", inconsistent");
   fmt::print("SVOL        {}  {}{}{}\n", volume_id(m, "target"), text("target"),
              m["attached"].get<bool>() ? "" : ", away",
              m["consistent"].get<bool>() ? "" : ", inconsistent");
@@ -60,6 +63,20 @@ void print_mirror(const Json& m) {
   for (const Json& group : m["groups"])
     groups += (groups.empty() ? "" : ", ") + group.get<std::string>();
   fmt::print("groups      {}\n", groups.empty() ? "-" : groups);
+}
+
+// With what helps where hosts cannot open a volume of it.
+void print_mirror_and_next(const Client& client, const Json& m) {
+  print_mirror(m);
+  for (const char* side : {"source", "target"}) {
+    const std::string name = m[side];
+    const bool is_source = std::string_view(side) == "source";
+    if (m[is_source ? "source_consistent" : "consistent"].get<bool>()) continue;
+    const Json volume = client.get("/api/v1/volumes/" + path_part(name));
+    if (volume["trouble"].is_null()) continue;  // it has ended meanwhile
+    fmt::print("hosts cannot open {}: {}\nnext: {}\n", name, volume["trouble"].get<std::string>(),
+               volume["next"].get<std::string>());
+  }
 }
 
 struct Verb {
@@ -120,7 +137,8 @@ void add_list(CLI::App& mirror, Context& context) {
   one->add_option("name", *name)->required();
   one->callback([&context, name] {
     context.action = [&context, name](const Client& client) {
-      show(context, client.get("/api/v1/mirrors/" + path_part(*name)), print_mirror);
+      show(context, client.get("/api/v1/mirrors/" + path_part(*name)),
+           [&client](const Json& m) { print_mirror_and_next(client, m); });
     };
   });
 }
@@ -136,6 +154,7 @@ void restore(const Context& context, const Client& client, const Restore& restor
       {"names", restore.names}, {"then", restore.then}, {"online", restore.online}, {"plan", true}};
   if (!agreed(context, client.post("/api/v1/restores", body))) return;
   body["plan"] = false;
+  body["confirmed"] = true;
   const Json begun = client.post("/api/v1/restores", body)["mirrors"];
   show(context, wait_for_jobs(client, context.settings, begun, restore.wait), print_mirrors);
 }
@@ -168,7 +187,7 @@ void add_resync(CLI::App& mirror, Context& context) {
         throw Failure{
             kUsage, "e_invalid",
             fmt::format("{} goes with --reverse only", resync->online ? "--online" : "--plan"),
-            "leave it out"};
+            "leave it out: without --reverse the source is never overwritten; or add --reverse"};
       const Json begun = client.post(
           "/api/v1/resyncs", {{"names", resync->names}, {"disconnect", resync->disconnect}});
       show(context, wait_for_jobs(client, context.settings, begun, resync->wait), print_mirrors);
@@ -231,10 +250,7 @@ Json at_rest(const Client& client, const Settings& settings, Json m, const Waiti
   const std::string path = "/api/v1/mirrors/" + path_part(m["name"]);
   for (int looks = 0; looks < kLooks; ++looks) {
     if (!m["job"].is_null()) {
-      const Json job = follow_job(client, settings, m["job"].dump(), wait.timeout_s);
-      if (job["state"] == "cancelled")
-        throw Failure{kRefused, "e_state", fmt::format("job {} was cancelled", job["id"].dump()),
-                      fmt::format("duplex mirror show {}", m["name"].get<std::string>())};
+      follow_job(client, settings, m["job"].dump(), wait.timeout_s);
     } else if (m["state"] != "COPYING" && m["state"] != "REVERSE") {
       break;
     } else {

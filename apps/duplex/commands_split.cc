@@ -1,9 +1,9 @@
 // split, cut, group.
 #include <fmt/format.h>
 
-#include <fstream>
-#include <iostream>
-#include <iterator>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <memory>
 
 #include "base/text.h"
@@ -59,13 +59,22 @@ uint64_t milliseconds_of(const std::string& text) {
                 "give 1ms to 10s, like 250ms"};
 }
 
+// Of a pair file; no more than the array takes is read.
 std::string contents_of(const std::string& path) {
-  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  std::ifstream file(path, std::ios::binary);
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (!file.is_open() || file.bad())
-    throw Failure{kRefused, "e_system", fmt::format("cannot read {}", path),
-                  "give a file with a pair of volume ids on two lines each, or - for stdin"};
+  constexpr size_t kMost = size_t{1} << 20;
+  const auto wrong = [&path](std::string_view what) {
+    return Failure{kRefused, "e_invalid", fmt::format("cannot use {}: {}", path, what),
+                   "give a file with a pair of volume ids on two lines each, or - for stdin"};
+  };
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> opened(
+      path == "-" ? nullptr : std::fopen(path.c_str(), "rb"), std::fclose);
+  std::FILE* const file = path == "-" ? stdin : opened.get();
+  if (file == nullptr) throw wrong(std::strerror(errno));
+  std::string text(kMost + 1, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), file));
+  if (std::ferror(file) != 0) throw wrong(std::strerror(errno));
+  if (text.size() > kMost) throw wrong("it is longer than 1 MiB");
+  if (!is_text(text)) throw wrong("it is not text");
   return text;
 }
 

@@ -15,7 +15,9 @@ void print_volumes(const Json& volumes) {
   Table table({"NAME", "ID", ">SIZE", ">ALLOCATED", "BACKING", "URI"});
   for (const Json& v : volumes)
     table.add({v["name"], v["id"], size_text(v["size"]), size_text(v["allocated"]), v["backing"],
-               v["damaged"].get<bool>() ? "(damaged)" : v["uri"].get<std::string>()});
+               v["damaged"].get<bool>()       ? "(damaged)"
+               : !v["consistent"].get<bool>() ? "(inconsistent)"
+                                              : v["uri"].get<std::string>()});
   table.print();
 }
 
@@ -67,6 +69,11 @@ void print_volume(const Json& v) {
     fmt::print("DAMAGED: data may be missing since a rebuild, so hosts cannot open it\n");
     fmt::print("next: duplex volume delete {} --yes; then create it again and restore its data\n",
                v["name"].get<std::string>());
+    return;
+  }
+  if (!v["trouble"].is_null()) {
+    fmt::print("INCONSISTENT, so hosts cannot open it: {}\nnext: {}\n",
+               v["trouble"].get<std::string>(), v["next"].get<std::string>());
     return;
   }
   for (const Json& client : v["clients"]) fmt::print("client      {}\n", client.get<std::string>());

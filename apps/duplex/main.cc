@@ -34,6 +34,15 @@ Failure usage_failure(const CLI::App& app, const CLI::ParseError& error) {
   return {kUsage, "e_invalid", message, words + " --help"};
 }
 
+// What goes to the array is JSON, so all of the line must be text.
+void check_text(std::span<char*> words) {
+  for (size_t i = 1; i < words.size(); ++i) {
+    if (is_text(words[i])) continue;
+    throw Failure{kUsage, "e_invalid", fmt::format("word {} of the command is not UTF-8", i),
+                  "names are letters, digits, '.', '_' and '-'; give a file another name"};
+  }
+}
+
 int run(int argc, char** argv) {
   CLI::App app("Commands for a Duplex storage array");
   app.set_version_flag("--version", DUPLEX_VERSION);
@@ -56,12 +65,17 @@ int run(int argc, char** argv) {
   add_group_commands(app, context);
   add_cut_commands(app, context);
   add_job_commands(app, context);
+  const std::span words(argv, static_cast<size_t>(argc));
   try {
+    check_text(words);
     app.parse(argc, argv);
+  } catch (const Failure& failure) {
+    context.settings.json = std::ranges::find(words, std::string_view("--json")) != words.end();
+    print_failure(context.settings, failure);
+    return failure.exit;
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     // Options take effect only when all of the line is understood.
-    const std::span words(argv, static_cast<size_t>(argc));
     context.settings.json = std::ranges::find(words, std::string_view("--json")) != words.end();
     print_failure(context.settings, usage_failure(app, error));
     return kUsage;

@@ -69,6 +69,11 @@ void print_failure(const Settings& settings, const Failure& failure) {
   if (!failure.next.empty()) fmt::print(stderr, "next: {}\n", failure.next);
 }
 
+bool is_text(const std::string& bytes) {
+  const std::string kept = Json(bytes).dump(-1, ' ', false, Json::error_handler_t::ignore);
+  return Json::parse(kept) == bytes;
+}
+
 std::string absolute_path(const std::string& path) {
   return std::filesystem::absolute(path).lexically_normal().string();
 }
@@ -114,13 +119,19 @@ void print_progress(const Json& job) {
              size_text(job["bytes_done"]), size_text(job["bytes_total"]), left);
 }
 
-// A job that was waited for is not done; throws Failure unless it was cancelled.
+// Throws Failure when a job that was waited for is not done.
 void check_end(const Json& job) {
   const std::string state = job["state"];
   const std::string id = job["id"].dump();
-  if (state == "failed")
+  const std::string error = job["error"];
+  if (state == "cancelled")
     throw Failure{kRefused, "e_state",
-                  fmt::format("job {} failed: {}", id, job["error"].get<std::string>()),
+                  fmt::format("job {} was cancelled{}", id, error.empty() ? "" : ": " + error),
+                  job["mirror"].is_null()
+                      ? fmt::format("duplex job show {}", id)
+                      : fmt::format("duplex mirror show {}", job["mirror"].get<std::string>())};
+  if (state == "failed")
+    throw Failure{kRefused, "e_state", fmt::format("job {} failed: {}", id, error),
                   fmt::format("duplex job show {}", id)};
   if (state == "paused")
     throw Failure{kRefused, "e_state", fmt::format("job {} is paused", id),

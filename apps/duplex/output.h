@@ -34,6 +34,8 @@ void print_json(const Json& json);
 void say(const Settings& settings, const std::string& text);
 void print_failure(const Settings& settings, const Failure& failure);
 
+// UTF-8, as JSON can carry it.
+bool is_text(const std::string& bytes);
 // The array has another working directory.
 std::string absolute_path(const std::string& path);
 std::string size_text(const Json& bytes);
@@ -48,8 +50,8 @@ bool confirmed(const Settings& settings, const std::string& what,
                const std::string& next = "add --yes to do it, or --plan to see it only");
 
 // Follows the job `which` (a number, or the name of a mirror) with a progress line until it ends or
-// `timeout_s` is over (0: for ever). A job that has failed or is paused, and the end of the time,
-// throw Failure.
+// `timeout_s` is over (0: for ever). A job that is not done (failed, cancelled, paused), and the
+// end of the time, throw Failure.
 Json follow_job(const Client& client, const Settings& settings, const std::string& which,
                 uint64_t timeout_s);
 

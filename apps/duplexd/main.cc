@@ -141,6 +141,13 @@ Result<void> check_reachable(const DaemonOptions& options, const std::vector<int
               "api), or pass sockets with LISTEN_FDS");
 }
 
+// What a running array gets over by itself needs another start here.
+Error start_error(const Error& error) {
+  if (error.code() != Code::kNoSpace) return error;
+  return Error(error.code(), std::string(error.message()),
+               "free space there, then start duplexd again");
+}
+
 int serve(const DaemonOptions& options, std::vector<int> fds) {
   set_log_level(options.log_level);
   auto world = os::OsWorld::create({.reactors = options.reactors, .engine = options.engine});
@@ -157,7 +164,7 @@ int serve(const DaemonOptions& options, std::vector<int> fds) {
   const auto started = start(daemon, **world, array, options, std::move(fds));
   if (!started) {
     stop(daemon, **world);
-    return refuse(started.error(), kRefused);
+    return refuse(start_error(started.error()), kRefused);
   }
   fmt::print("ready\n");
   std::fflush(stdout);

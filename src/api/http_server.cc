@@ -222,6 +222,8 @@ class HttpServerImpl final : public HttpServer {
       if (fits && room) body.append(data, size);
       return fits && room;
     };
+    // Neither says that a body follows: the library would read until the client leaves.
+    if (!in.has_header("Content-Length") && !in.has_header("Transfer-Encoding")) return true;
     if (!in.is_multipart_form_data() && reader(take)) return true;
     if (!room) {
       out.status = 503;

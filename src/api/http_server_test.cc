@@ -170,6 +170,19 @@ TEST_F(HttpServerTest, WhatIsNoJsonBodyIsRefused) {
           400, "e_invalid");
 }
 
+// Mutation: take_body() reads whatever the head says: it takes as long as a request may.
+TEST_F(HttpServerTest, ARequestThatTellsOfNoBodyHasNone) {
+  serve("unix:" + socket());
+  const auto begin = std::chrono::steady_clock::now();
+  for (const char* path : {"/api/v1/jobs/1/pause", "/api/v1/volumes/db"}) {
+    const bool is_post = std::string_view(path).ends_with("pause");
+    const std::string answer = raw(
+        fmt::format("{} {} HTTP/1.1\r\nHost: duplex\r\n\r\n", is_post ? "POST" : "PATCH", path));
+    refused(answer, is_post ? 404 : 400, is_post ? "e_noname" : "e_invalid");
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
+}
+
 // A page may post such a body without being asked, and what follows would not carry its origin.
 TEST_F(HttpServerTest, ABodyIsNeverTakenForTheNextRequest) {
   serve("unix:" + socket());

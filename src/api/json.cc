@@ -1,5 +1,6 @@
 #include "api/json.h"
 
+#include "api/health.h"
 #include "base/text.h"
 
 namespace duplex::api {
@@ -45,7 +46,9 @@ std::string_view severity_name(Severity severity) {
   return "";
 }
 
-Json to_json(const control::Array& array, const volume::VolumeInfo& info) {
+Json to_json(const control::Array& array, const volume::VolumeInfo& info,
+             const std::vector<mirror::MirrorInfo>& mirrors) {
+  const auto trouble = trouble_of(info, mirrors);
   return {{"name", info.name},
           {"id", format_id(info.number)},
           {"size", info.size_bytes},
@@ -56,6 +59,8 @@ Json to_json(const control::Array& array, const volume::VolumeInfo& info) {
           {"thick", info.thick},
           {"damaged", info.damaged},
           {"consistent", info.consistent},
+          {"trouble", trouble ? Json(trouble->text) : Json(nullptr)},
+          {"next", trouble ? Json(trouble->next) : Json(nullptr)},
           {"mirrors", info.mirrors},
           {"created", time_or_null(info.created_us)},
           {"reactor", info.core},
@@ -160,6 +165,7 @@ Json to_json(const mirror::MirrorInfo& info, ArrayId array) {
           {"reason", info.reason},
           {"access", access_word(info)},
           {"consistent", info.consistent},
+          {"source_consistent", info.source_consistent},
           {"attached", info.attached},
           {"groups", info.groups},
           {"cut", number_or_null(info.cut)},

@@ -9,7 +9,9 @@ namespace duplex::api {
 
 using Json = nlohmann::json;
 
-Json to_json(const control::Array& array, const volume::VolumeInfo& info);
+// `mirrors`: all of the array.
+Json to_json(const control::Array& array, const volume::VolumeInfo& info,
+             const std::vector<mirror::MirrorInfo>& mirrors);
 Json to_json(const pool::DeviceInfo& info);
 Json to_json(const pool::PoolUsage& usage);
 Json to_json(const pool::Pool::BackingInfo& info);

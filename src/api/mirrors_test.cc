@@ -183,6 +183,83 @@ TEST_F(MirrorsApiTest, StatusAndMetricsCountMirrorsByState) {
     EXPECT_TRUE(page.contains(line)) << line;
 }
 
+// Mutation: restore() does not look at `confirmed`: db is overwritten.
+TEST_F(MirrorsApiTest, ARestoreWithoutConsentIsRefusedWithItsPlan) {
+  create("m1", "db", "db2");
+  ASSERT_EQ(api.post("/api/v1/splits", {{"names", {"m1"}}}).status, 200);
+  const Json names = {{"names", {"m1"}}};
+  expect_refusal(api, 409, "e_state", "POST", "/api/v1/restores", names.dump());
+  std::string told = api.post("/api/v1/restores", names).text;
+  EXPECT_TRUE(told.contains("nothing of it is overwritten")) << told;
+  ASSERT_TRUE(api.write("db", 0, 2 * kMiB));
+  expect_refusal(api, 409, "e_state", "POST", "/api/v1/restores", names.dump());
+  told = api.post("/api/v1/restores", names).text;
+  EXPECT_TRUE(told.contains("at most 2M of it") && told.contains("'confirmed'")) << told;
+  EXPECT_EQ(mirror("m1")["changed_bytes"], 2 * kMiB);
+  const Json agreed = {{"names", {"m1"}}, {"confirmed", true}};
+  ASSERT_EQ(api.post("/api/v1/restores", agreed).status, 200);
+  wait_for("m1", "SPLIT");
+  EXPECT_EQ(mirror("m1")["changed_bytes"], 0);
+}
+
+// Mutation: trouble_of() answers nothing.
+TEST_F(MirrorsApiTest, ASourceThatIsHalfRestoredIsShownWithWhatHelps) {
+  create("m1", "db", "db2");
+  ASSERT_EQ(api.post("/api/v1/splits", {{"names", {"m1"}}}).status, 200);
+  ASSERT_TRUE(api.write("db", 0, 2 * kMiB));
+  api.box.disk().find("/d1")->faults.write_error = 1;  // the restore stands still
+  const Json agreed = {{"names", {"m1"}}, {"confirmed", true}};
+  ASSERT_EQ(api.post("/api/v1/restores", agreed).status, 200);
+  ASSERT_EQ(api.call("POST", "/api/v1/jobs/m1/pause").status, 200);
+  api.box.disk().find("/d1")->faults.write_error = 0;
+  ASSERT_EQ(api.call("POST", "/api/v1/jobs/m1/cancel?confirmed=true").status, 200);
+  wait_for("m1", "SPLIT");
+  const Json db = api.get("/api/v1/volumes/db").json;
+  EXPECT_EQ(db["consistent"], false);
+  EXPECT_EQ(db["next"], "duplex mirror restore m1");
+  EXPECT_EQ(mirror("m1")["source_consistent"], false);
+  const Json lines = api.get("/api/v1/status").json["lines"];
+  const bool is_told = std::ranges::any_of(lines, [](const Json& line) {
+    return line["severity"] == "error" && line["next"] == "duplex mirror restore m1";
+  });
+  EXPECT_TRUE(is_told) << lines;
+  ASSERT_EQ(api.call("DELETE", "/api/v1/mirrors/m1").status, 200);
+  const std::string next = api.get("/api/v1/volumes/db").json["next"];
+  EXPECT_TRUE(next.contains("mirror create NAME SOURCE db --overwrite")) << next;
+}
+
+// Mutation: as_target() has a copy that runs told in status.
+TEST_F(MirrorsApiTest, ATargetThatIsHalfCopiedIsToldOfWhenNobodyCopiesToItAnyMore) {
+  ASSERT_TRUE(api.write("db", 0, 2 * kMiB));
+  const Json slow = {{"name", "m1"}, {"source", "db"}, {"target", "db2"}, {"rate", 65536}};
+  ASSERT_EQ(api.post("/api/v1/mirrors", slow).status, 200);
+  EXPECT_EQ(api.get("/api/v1/volumes/db2").json["next"], "duplex job wait m1");
+  EXPECT_EQ(api.get("/api/v1/status").json["ok"], true);
+  ASSERT_EQ(api.call("DELETE", "/api/v1/mirrors/m1").status, 200);
+  const Json line = api.get("/api/v1/status").json["lines"][0];
+  EXPECT_EQ(line["severity"], "error");
+  EXPECT_TRUE(line["text"].get<std::string>().starts_with("volume db2 is inconsistent")) << line;
+  EXPECT_TRUE(line["next"].get<std::string>().contains("SOURCE db2 --overwrite")) << line;
+  const Json again = {{"name", "m1"}, {"source", "db"}, {"target", "db2"}, {"overwrite", true}};
+  ASSERT_EQ(api.post("/api/v1/mirrors", again).status, 200);
+  wait_for("m1", "SYNC");
+  EXPECT_EQ(api.get("/api/v1/volumes/db2").json["trouble"], Json(nullptr));
+  EXPECT_EQ(api.get("/api/v1/status").json["ok"], true);
+}
+
+// Mutation: refusal() names the mirror although it was asked for by a group.
+TEST_F(MirrorsApiTest, ASplitOfASplitGroupNamesTheGroupInItsNextStep) {
+  create_both();
+  ASSERT_EQ(api.post("/api/v1/groups", {{"name", "g"}, {"mirrors", {"m1", "m2"}}}).status, 200);
+  ASSERT_EQ(api.post("/api/v1/splits", {{"names", {"g"}}}).status, 200);
+  const auto next = [&](const Json& names) {
+    return api.post("/api/v1/splits", {{"names", names}}).next();
+  };
+  EXPECT_EQ(next({"g"}), "duplex mirror resync g");
+  EXPECT_EQ(next({"m1"}), "duplex mirror resync m1");
+  EXPECT_EQ(next({"g", "m1"}), "duplex mirror resync m1");
+}
+
 // Mutation: job_id() takes numbers only.
 TEST_F(MirrorsApiTest, AJobIsFoundByTheNameOfItsMirror) {
   ASSERT_TRUE(api.write("db", 0, 2 * kMiB));

@@ -169,7 +169,7 @@ class OpenApiTest : public testing::Test {
     EXPECT_EQ(ask("GET", "/api/v1/mirrors").json.size(), 1u);
     const char* plan = R"({"names":["m1"],"then":"split","online":true,"plan":true})";
     EXPECT_TRUE(ask("POST", "/api/v1/restores", "", plan).json["destroys"]);
-    ask("POST", "/api/v1/restores", "", R"({"names":["m1"]})");
+    ask("POST", "/api/v1/restores", "", R"({"names":["m1"],"confirmed":true})");
     wait_for("m1", "SPLIT");
     ask("POST", "/api/v1/resyncs", "", R"({"names":["m1"],"disconnect":true})");
     wait_for("m1", "SYNC");

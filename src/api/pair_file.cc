@@ -13,6 +13,8 @@ namespace duplex::api {
 namespace {
 
 constexpr std::string_view kBlanks = " \t\r";
+constexpr std::string_view kForm =
+    "give one id per line, source then target, like: PVOL ID 1  0x400104, 0x0001";
 
 std::string_view trimmed(std::string_view text) {
   const size_t from = text.find_first_not_of(kBlanks);
@@ -47,7 +49,7 @@ std::optional<VolumeId> volume_id(std::string_view line) {
 
 std::unexpected<Error> wrong(size_t line, std::string_view what) {
   return fail(Code::kInvalid, fmt::format("line {} of the pairs {}", line, what),
-              "give one id per line, source then target, like: PVOL ID 1  0x400104, 0x0001");
+              std::string(kForm));
 }
 
 }  // namespace
@@ -78,7 +80,7 @@ Result<std::vector<mirror::PairId>> parse_pairs(std::string_view text) {
   }
   if (expects_target)
     return wrong(number, "is the last one, and the target of its pair is missing");
-  if (pairs.empty()) return wrong(number, "is the last one, and no pair is there");
+  if (pairs.empty()) return fail(Code::kInvalid, "the pairs are empty", std::string(kForm));
   return pairs;
 }
 

@@ -67,8 +67,8 @@ TEST(PairFile, LabelsBlankLinesCommentsAndLineEndsOfOtherSystemsDoNotMatter) {
 
 // Mutation: comments and blank lines are not counted as lines.
 TEST(PairFile, AMistakeIsToldWithTheNumberOfItsLine) {
-  expect_wrong("", "line 0 of the pairs is the last one, and no pair is there");
-  expect_wrong("# nothing\n", "line 1 of the pairs is the last one, and no pair is there");
+  expect_wrong("", "the pairs are empty");
+  expect_wrong("# nothing\n", "the pairs are empty");
   expect_wrong("0x400104, 0x0001\n",
                "line 1 of the pairs is the last one, and the target of its pair is missing");
   for (const char* id : {"db", "0x400104", "0x400104, ", ", 0x0001", "0x400104 0x0001",

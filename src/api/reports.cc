@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "api/health.h"
 #include "api/json.h"
 #include "base/text.h"
 
@@ -58,8 +59,16 @@ void pool_lines(control::Array& array, std::vector<Line>& lines) {
                    "duplex device add PATH"});
 }
 
-void volume_lines(control::Array& array, std::vector<Line>& lines) {
+void volume_lines(control::Array& array, const std::vector<mirror::MirrorInfo>& mirrors,
+                  std::vector<Line>& lines) {
   for (const auto& info : array.volumes().infos()) {
+    const auto trouble = trouble_of(info, mirrors);
+    if (trouble && !trouble->is_told_elsewhere) {
+      lines.push_back({Severity::kError,
+                       fmt::format("volume {} is inconsistent, so hosts cannot open it: {}",
+                                   info.name, trouble->text),
+                       trouble->next});
+    }
     if (info.damaged) {
       lines.push_back(
           {Severity::kError,
@@ -173,7 +182,7 @@ rt::Task<nlohmann::json> status_report(control::Array& array) {
   store_lines(array, lines);
   device_lines(array, lines);
   pool_lines(array, lines);
-  volume_lines(array, lines);
+  volume_lines(array, mirrors, lines);
   job_lines(array, lines);
   std::vector<Line> sorted;
   for (const Severity severity : {Severity::kError, Severity::kWarning, Severity::kInfo}) {
@@ -206,6 +215,7 @@ rt::Task<nlohmann::json> status_report(control::Array& array) {
 }
 
 rt::Task<std::string> support_page(control::Array& array) {
+  const std::vector<mirror::MirrorInfo> mirrors = co_await array.mirrors().list();
   Json json = {{"status", co_await status_report(array)},
                {"volumes", Json::array()},
                {"devices", Json::array()},
@@ -214,10 +224,10 @@ rt::Task<std::string> support_page(control::Array& array) {
                {"cuts", Json::array()},
                {"jobs", Json::array()},
                {"events", Json::array()}};
-  for (const auto& info : array.volumes().infos()) json["volumes"].push_back(to_json(array, info));
+  for (const auto& info : array.volumes().infos())
+    json["volumes"].push_back(to_json(array, info, mirrors));
   for (const auto& info : array.pool().devices()) json["devices"].push_back(to_json(info));
-  for (const auto& info : co_await array.mirrors().list())
-    json["mirrors"].push_back(to_json(info, array.options().id));
+  for (const auto& info : mirrors) json["mirrors"].push_back(to_json(info, array.options().id));
   for (const auto& info : array.mirrors().groups()) json["groups"].push_back(to_json(info));
   for (const auto& info : array.mirrors().cuts()) json["cuts"].push_back(to_json(info));
   for (const auto& info : co_await array.jobs().infos()) json["jobs"].push_back(to_json(info));

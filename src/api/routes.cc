@@ -75,8 +75,9 @@ Result<volume::VolumeInfo> volume_of(Array& array, Names& names) {
 }
 
 rt::Task<Result<Json>> list_volumes(Array& array, Request, Names) {
+  const auto mirrors = co_await array.mirrors().list();
   Json all = Json::array();
-  for (const auto& info : array.volumes().infos()) all.push_back(to_json(array, info));
+  for (const auto& info : array.volumes().infos()) all.push_back(to_json(array, info, mirrors));
   co_return all;
 }
 
@@ -94,7 +95,7 @@ rt::Task<Result<Json>> create_volume(Array& array, Request request, Names) {
     CO_TRY_ASSIGN(create.number, parse_volume_number(number));
   }
   CO_TRY_ASSIGN(const auto made, co_await array.create_volume(std::move(create)));
-  Json json = to_json(array, made.info);
+  Json json = to_json(array, made.info, co_await array.mirrors().list());
   json["created_now"] = made.created;
   co_return json;
 }
@@ -109,7 +110,7 @@ rt::Task<Result<Json>> show_volume(Array& array, Request, Names names) {
     extents += run.count;
     if (!run.device.empty()) devices.insert(run.device);
   }
-  Json json = to_json(array, info);
+  Json json = to_json(array, info, co_await array.mirrors().list());
   json["devices"] = devices;
   json["extents"] = extents;
   const auto members = array.pool().devices();
@@ -131,7 +132,7 @@ rt::Task<Result<Json>> resize_volume(Array& array, Request request, Names names)
   CO_TRY(body.done());
   CO_TRY_ASSIGN(const auto before, volume_of(array, names));
   CO_TRY_ASSIGN(const auto info, co_await array.volumes().resize(before.name, size, discard));
-  co_return to_json(array, info);
+  co_return to_json(array, info, co_await array.mirrors().list());
 }
 
 rt::Task<Result<Json>> volume_extents(Array& array, Request, Names names) {

@@ -88,6 +88,13 @@ rt::Task<Result<Json>> resync(Array& array, Request request, PathNames) {
   co_return mirror_list(array, infos);
 }
 
+// What a restore without consent is told; anything it would be refused for comes first.
+Error unconfirmed(const mirror::Plan& plan) {
+  std::string text;
+  for (const std::string& line : plan.lines) text += (text.empty() ? "" : " ") + line;
+  return Error(Code::kState, std::move(text), "set 'confirmed' to do it, or 'plan' to see it only");
+}
+
 // Always an object: the plan, or the mirrors that are being restored.
 rt::Task<Result<Json>> restore(Array& array, Request request, PathNames) {
   CO_TRY_ASSIGN(Body body, Body::parse(request.body));
@@ -97,11 +104,13 @@ rt::Task<Result<Json>> restore(Array& array, Request request, PathNames) {
   restore.then = to_sync ? mirror::Then::kSync : mirror::Then::kSplit;
   restore.online = body.flag("online");
   const bool plan = body.flag("plan");
+  const bool confirmed = body.flag("confirmed");
   CO_TRY(body.done());
   CO_TRY(check_named(restore.names));
-  if (plan) {
+  if (plan || !confirmed) {
     CO_TRY_ASSIGN(const mirror::Plan what,
                   co_await array.mirrors().plan_restore(std::move(restore)));
+    if (!plan) co_return std::unexpected(unconfirmed(what));
     co_return to_json(what);
   }
   CO_TRY_ASSIGN(const auto infos, co_await array.mirrors().restore(std::move(restore)));

@@ -58,14 +58,27 @@ void Jobs::close(uint32_t id, End end, std::string error, mirror::WorkProgress l
   saves_.spawn(save_behind(job));
 }
 
+// A job of a mirror that no work belongs to.
+void Jobs::end_left(const JobPtr& job, std::string why) {
+  job->row.state = "cancelled";
+  job->row.error = std::move(why);
+  job->row.ended_us = control_.clock().wall_us();
+  job->changed.pulse();
+  saves_.spawn(save_behind(job));
+}
+
+void Jobs::forget(const std::string& mirror) {
+  for (auto& [id, job] : jobs_) {
+    if (job->mirror != mirror || job->work != nullptr || is_final(job->row)) continue;
+    end_left(job, fmt::format("mirror {} was deleted", mirror));
+  }
+}
+
 void Jobs::settle_left_over() {
   for (auto& [id, job] : jobs_) {
     if (job->mirror.empty() || job->work != nullptr || is_final(job->row)) continue;
-    job->row.state = "cancelled";
-    job->row.error = fmt::format(
-        "it ended with a restart; how the mirror is: duplex mirror show {}", job->mirror);
-    job->row.ended_us = control_.clock().wall_us();
-    saves_.spawn(save_behind(job));
+    end_left(job, fmt::format("it ended with a restart; how the mirror is: duplex mirror show {}",
+                              job->mirror));
   }
 }
 
@@ -83,7 +96,12 @@ rt::Task<> Jobs::save_behind(JobPtr job) {
 }
 
 rt::Task<Result<meta::JobRow>> Jobs::cancel_work(JobPtr job, bool confirmed) {
-  if (job->work == nullptr) co_return fail(Code::kShutdown);
+  if (stopping_) co_return fail(Code::kShutdown);
+  if (job->work == nullptr) {
+    co_return fail(Code::kState,
+                   fmt::format("the job has ended: mirror {} does not work at it now", job->mirror),
+                   "duplex mirror show " + job->mirror);
+  }
   CO_TRY(co_await job->work->cancel(confirmed));
   const rt::Micros deadline = control_.clock().now() + kCancelWait;
   while (!is_final(job->row) && !waiters_released_ && control_.clock().now() < deadline) {

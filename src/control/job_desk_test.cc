@@ -102,6 +102,10 @@ class JobDeskTest : public testing::Test {
     co_return;
   }
 
+  static rt::Task<> forgotten(Jobs& jobs, std::string mirror) {
+    jobs.forget(mirror);
+    co_return;
+  }
   static rt::Task<> settle(Jobs& jobs) {
     jobs.settle_left_over();
     co_return;
@@ -242,6 +246,35 @@ TEST_F(JobDeskTest, ACancelWaitsForTheWorkToEndAndTakesTheConfirmationAlong) {
   EXPECT_EQ(world.run(jobs->cancel(slow))->state, "running");
   EXPECT_GE(world.sim.now() - before, Jobs::kCancelWait);
   EXPECT_LT(world.sim.now() - before, Jobs::kCancelWait + rt::kSecond);
+}
+
+// Mutation: cancel_work() answers kShutdown for a job without work.
+TEST_F(JobDeskTest, ACancelOfAJobThatNobodyWorksAtSaysThatItHasEnded) {
+  const uint32_t id = open("copy", "m1", work).id;
+  close(id, JobDesk::End::kStopped);
+  const auto refused = world.run(jobs->cancel(id));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), Code::kState);
+  EXPECT_TRUE(refused.error().message().starts_with("the job has ended"))
+      << refused.error().describe();
+  EXPECT_EQ(refused.error().next(), "duplex mirror show m1");
+  EXPECT_EQ(open("copy", "m1", work).id, id) << "its mirror goes on with it";
+}
+
+// Mutation: forget() is empty: who waits for the job waits for ever.
+TEST_F(JobDeskTest, AStoppedJobEndsWithItsMirror) {
+  const uint32_t stopped = open("copy", "m1", work).id;
+  const uint32_t other = open("copy", "m2", work).id;
+  close(stopped, JobDesk::End::kStopped);
+  close(other, JobDesk::End::kStopped);
+  const auto waiting = world.sim.start(world.box.control(), jobs->wait(stopped, UINT64_MAX));
+  world.sim.run(world.box.control(), forgotten(*jobs, "m1"));
+  world.pass(rt::kMillisecond);
+  EXPECT_TRUE(waiting->done);
+  EXPECT_EQ(info(stopped).row.state, "cancelled");
+  EXPECT_EQ(info(stopped).row.error, "mirror m1 was deleted");
+  EXPECT_EQ(store.rows[stopped].state, "cancelled");
+  EXPECT_EQ(info(other).row.state, "running");
 }
 
 // Mutation: a stalled job has the state "stalled".

@@ -13,7 +13,9 @@
 //   (done, failed, cancelled are final; the verbs of a mirror's job are asked of its work, which
 //   may refuse, and its row follows)
 //
-// Invariant: a job of a mirror has its Work from open() to close(), and at no other time.
+// Invariant: a job of a mirror has its Work from open() to close(), and at no other time. One that
+// was closed as kStopped is running or paused without: its mirror takes it up again, or the end of
+// the mirror ends it.
 #pragma once
 
 #include <map>
@@ -58,6 +60,7 @@ class Jobs final : public mirror::JobDesk {
   // mirror::JobDesk. The rows become durable behind the caller's back, in the order of the calls.
   Opened open(mirror::NewJob job, mirror::Work& work) override;
   void close(uint32_t id, End end, std::string error, mirror::WorkProgress last) override;
+  void forget(const std::string& mirror) override;
   // All mirrors are open: a job of theirs that none of them has taken up is over.
   void settle_left_over();
   // All mirrors are stopped: returns when what they closed is durable.
@@ -114,6 +117,7 @@ class Jobs final : public mirror::JobDesk {
   rt::Task<> save_behind(JobPtr job);
   void drop_old(meta::Transaction& transaction);
   void tell_end(const Job& job, const Result<void>& saved);
+  void end_left(const JobPtr& job, std::string why);
   JobPtr take_up(const mirror::NewJob& job);
   rt::Task<JobInfo> info_of(JobPtr job);
   rt::Task<Result<meta::JobRow>> cancel_work(JobPtr job, bool confirmed);

@@ -157,8 +157,7 @@ Error Database::error(int rc) const {
       return Error(Code::kSystem,
                    fmt::format("the store in {} failed: {}", place_,
                                vfs_.failure().empty() ? text : vfs_.failure()),
-                   "check the disk under it, then start duplexd again"
-                   "shows then");
+                   "check the disk under it, then start duplexd again");
   }
 }
 

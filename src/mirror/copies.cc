@@ -144,8 +144,11 @@ rt::Task<Result<Plan>> MirrorsImpl::plan_restore(Restore request) {
     plan.volume = info.source;
     plan.bytes_overwritten += info.changed_bytes();
     plan.lines.push_back(
-        fmt::format("Volume {} becomes what volume {} is: at most {} of it are overwritten.",
-                    info.source, info.target, format_size_rounded(info.changed_bytes())));
+        info.changed_bytes() == 0
+            ? fmt::format("Volume {} is what volume {} is: nothing of it is overwritten.",
+                          info.source, info.target)
+            : fmt::format("Volume {} becomes what volume {} is: at most {} of it are overwritten.",
+                          info.source, info.target, format_size_rounded(info.changed_bytes())));
     for (const Mirror* other : below(mirror->source.number())) {
       if (other == mirror || other->state != Relation::kSync) continue;
       plan.lines.push_back(fmt::format(

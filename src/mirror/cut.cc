@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/planted_bug.h"
+#include "base/text.h"
 #include "mirror/deadline.h"
 
 namespace duplex::mirror {
@@ -44,6 +45,7 @@ Cut::Cut(MirrorsImpl& all, const SplitRequest& request, std::vector<Mirror*> mem
     : all_(all),
       lease_(request.lease),
       access_(request.read_only ? TargetAccess::kReadOnly : TargetAccess::kReadWrite),
+      names_(request.names),
       id_(all.last_cut_ + 1),
       epoch_(all.newest_epoch().value() + 1),
       members_(std::move(members)) {}
@@ -95,7 +97,8 @@ rt::Task<Result<void>> Cut::check() {
     const MirrorInfo info = co_await all_.info_of(*member);
     known.facts.set(Guard::kTargetAway, !info.attached);
     known.facts.set(Guard::kOnlyTargetHolds, info.missing_bytes > 0);
-    known.count = std::to_string(divide_up(info.missing_bytes, kRegionBytes));
+    known.count = format_size_rounded(info.missing_bytes);
+    known.group = all_.group_asked(*member, names_);
     if (member->state == Relation::kCopying) known.count = fmt::format("{:.1f} %", info.progress);
     const Outcome& outcome = next(member->state, RelationEvent::kArm, known.facts);
     if (outcome.kind == Kind::kRefused) {

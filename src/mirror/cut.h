@@ -56,6 +56,7 @@ class Cut {
   MirrorsImpl& all_;
   const rt::Micros lease_;
   const TargetAccess access_;
+  const std::vector<std::string> names_;  // as they were asked for
   const uint64_t id_;
   const Epoch epoch_;
   const std::vector<Mirror*> members_;

@@ -58,6 +58,8 @@ class JobDesk {
   virtual Opened open(NewJob job, Work& work) = 0;
   enum class End : uint8_t { kDone, kFailed, kCancelled, kStopped /* goes on at the next start */ };
   virtual void close(uint32_t id, End end, std::string error, WorkProgress last) = 0;
+  // The mirror is deleted: a job of it that was stopped is over.
+  virtual void forget(const std::string& mirror) = 0;
 };
 
 }  // namespace duplex::mirror

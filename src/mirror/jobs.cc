@@ -417,7 +417,8 @@ rt::Task<Result<void>> MirrorsImpl::cancel_job(MirrorId id, JobKind kind, bool c
   tell(Severity::kWarning, "mirror_cancelled", *mirror,
        fmt::format("the {} of mirror {} was cancelled", kind == JobKind::kCopy ? "copy" : "restore",
                    mirror->row.name),
-       "duplex mirror resync " + mirror->row.name);
+       fmt::format("duplex mirror {} {}", kind == JobKind::kCopy ? "resync" : "restore",
+                   mirror->row.name));
   co_return Result<void>();
 }
 

@@ -17,6 +17,9 @@ constexpr std::string_view kReasons[] = {"", "a fault of the target", "a verify 
                                          "an operator cancelled the copy",
                                          "the marks of changes were lost"};
 
+// The next step of a refusal that takes a group as well.
+constexpr std::string_view kResync = "duplex mirror resync";
+
 }  // namespace
 
 std::string_view reason_text(Reason reason) { return kReasons[static_cast<size_t>(reason)]; }
@@ -149,14 +152,18 @@ Error MirrorsImpl::refusal(const Outcome& outcome, const Mirror& mirror, const K
   const std::string reason = mirror.reason_detail.empty()
                                  ? std::string(reason_text(mirror.reason()))
                                  : mirror.reason_detail;
-  return refusal_error(outcome.refusal, {.mirror = mirror.row.name,
-                                         .source = mirror.source_name(),
-                                         .target = mirror.target_name(),
-                                         .cut = cut,
-                                         .client = known.client,
-                                         .reason = reason,
-                                         .other = known.other,
-                                         .count = known.count});
+  mirror::Names names{.mirror = mirror.row.name,
+                      .source = mirror.source_name(),
+                      .target = mirror.target_name(),
+                      .cut = cut,
+                      .client = known.client,
+                      .reason = reason,
+                      .other = known.other,
+                      .count = known.count};
+  Error error = refusal_error(outcome.refusal, names);
+  if (known.group.empty() || !error.next().starts_with(kResync)) return error;
+  names.mirror = known.group;
+  return Error(error.code(), std::string(error.message()), fill(outcome.refusal.next, names));
 }
 
 rt::Task<Result<void>> MirrorsImpl::event(Mirror& mirror, RelationEvent event, Known known,
@@ -398,7 +405,7 @@ rt::Task<bool> MirrorsImpl::part_with(Mirror& mirror) {
   mirror.leg.reset();
   co_await rt::hop(control_);
   for (const auto& job : mirror.done_jobs) {
-    if (job) parts_.jobs.close(job->id, JobDesk::End::kStopped, {}, job->last);
+    if (job) parts_.jobs.close(job->id, JobDesk::End::kCancelled, {}, job->last);
   }
   mirror.target.set_access(volume::Access::read_write());
   co_await parts_.volumes.leave(mirror.target, mirror.row.name);
@@ -454,6 +461,7 @@ rt::Task<Result<void>> MirrorsImpl::remove(std::string name, bool confirmed) {
   tell(Severity::kInfo, "mirror_deleted", *mirror,
        fmt::format("mirror {} of volume {} to volume {} was deleted", name, info.source,
                    info.target));
+  parts_.jobs.forget(name);
   co_await drop(*mirror);
   co_return Result<void>();
 }
@@ -465,6 +473,13 @@ static double percent_of(const Mirror::Running& job) {
   const WorkProgress now = job.progress();
   if (now.bytes_total == 0) return 100;
   return 100.0 * static_cast<double>(now.bytes_done) / static_cast<double>(now.bytes_total);
+}
+
+static double percent_equal(const MirrorInfo& info) {
+  const uint64_t differs =
+      std::min(info.size_bytes, info.changed_bytes_source + info.missing_bytes);
+  return 100.0 * static_cast<double>(info.size_bytes - differs) /
+         static_cast<double>(info.size_bytes);
 }
 
 rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
@@ -483,6 +498,7 @@ rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   }
   info.read_only = mirror.row.access == static_cast<uint8_t>(TargetAccess::kReadOnly);
   info.consistent = mirror.target.row().consistent;
+  info.source_consistent = mirror.source.row().consistent;
   info.cut = mirror.row.cut;
   info.in_cut = mirror.cut.has_value();
   info.created_us = mirror.row.created_us;
@@ -505,6 +521,7 @@ rt::Task<MirrorInfo> MirrorsImpl::info_of(Mirror& mirror) {
   info.changed_bytes_source = tracker.map(mirror.bits()).set_bytes();
   info.missing_bytes = tracker.map(mirror.missing()).set_bytes();
   if (job) info.progress = percent_of(*job);
+  if (!job && info.state == Relation::kSuspended) info.progress = percent_equal(info);
   co_await rt::hop(mirror.target.core());
   const volume::Tracker& theirs = mirror.target.tracker();
   if (theirs.has_map(mirror.behind())) {

@@ -51,11 +51,13 @@ struct MirrorInfo {
   std::string reason = {};  // why it is suspended
   bool read_only = false;   // what a split gave to the hosts of the target
   bool consistent = true;   // the target is a point in time
-  bool attached = true;     // the target answers
+  bool source_consistent = true;
+  bool attached = true;  // the target answers
   std::vector<std::string> groups = {};
-  uint64_t cut = 0;       // it was split at; 0: none
-  bool in_cut = false;    // the hold marker of the table
-  double progress = 100;  // per cent of the copy or restore; 100 when nothing is left
+  uint64_t cut = 0;     // it was split at; 0: none
+  bool in_cut = false;  // the hold marker of the table
+  // Per cent: of the copy or restore; of what is equal while it is suspended; else 100.
+  double progress = 100;
   std::optional<uint32_t> job = {};
   std::string then = {};              // what follows a restore: "split" or "sync"
   uint64_t changed_bytes_source = 0;  // P map: P differs, "pending data" of P

@@ -40,6 +40,7 @@ struct Known {
   std::string client = {};
   std::string other = {};
   std::string count = {};
+  std::string group = {};  // as a member of which the verb was asked for it
 };
 
 // The clients of a volume, for people.
@@ -164,6 +165,7 @@ class MirrorsImpl final : public Mirrors {
 
   // split.cc
   Result<std::vector<Mirror*>> members_of(const SplitRequest& request) const;
+  std::string group_asked(const Mirror& mirror, const std::vector<std::string>& names) const;
   Result<Mirror*> paired(const PairId& pair, size_t entry) const;
   CutInfo info_of(const meta::CutRow& row) const;
 

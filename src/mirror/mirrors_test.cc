@@ -228,6 +228,28 @@ TEST_F(MirrorsTest, ATargetThatFailsAWriteIsSuspendedAndComesBackByItself) {
   EXPECT_EQ(t.read("s", 0, 4096), 2);
 }
 
+// Mutation: info_of() says 100 of a mirror without a job.
+TEST_F(MirrorsTest, TheProgressOfASuspendedMirrorIsTheShareThatIsEqual) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  faults("/d2").write_error = 1;
+  ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 2));
+  ASSERT_TRUE(t.reaches("m", Relation::kSuspended));
+  EXPECT_EQ(t.show("m").changed_bytes_source, 4 * kMiB);
+  EXPECT_EQ(t.show("m").progress, 75.0) << "of 16 MiB";
+}
+
+// Mutation: remove() does not tell the desk.
+TEST_F(MirrorsTest, AJobThatStoodStillEndsWithItsMirror) {
+  ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
+  faults("/d2").write_error = 1;
+  ASSERT_TRUE(t.create("m", "p", "s"));
+  ASSERT_TRUE(t.reaches("m", Relation::kSuspended));
+  EXPECT_EQ(t.desk.last("copy")->end, JobDesk::End::kStopped);
+  ASSERT_TRUE(t.run(t.mirrors->remove("m", true)));
+  EXPECT_EQ(t.desk.last("copy")->end, JobDesk::End::kCancelled);
+}
+
 TEST_F(MirrorsTest, AnOwnBackingThatFailsAWriteIsReadFromTheTargetAndRepaired) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));
   make_sync();

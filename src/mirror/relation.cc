@@ -69,7 +69,7 @@ constexpr std::string_view kGuardTexts[] = {
     "S is away",
     "S is being restored",
     "S is held by a backup, a twin or a group",
-    "P follows another volume",
+    "P follows another volume and that mirror is not split",
     "S is not consistent",
     "P is open for writing and `--online` was not given",
     "it loses data and `--yes` was not given",

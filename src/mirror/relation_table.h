@@ -51,7 +51,7 @@ inline constexpr Outcome kRestoreRuns =
     refused(Code::kState, "a restore of {source} from {target} runs",
             "duplex job wait {mirror}, or duplex job cancel {mirror}");
 inline constexpr Outcome kRepairRuns =
-    refused(Code::kState, "{source} reads {count} regions from {target}: its repair runs",
+    refused(Code::kState, "{count} of {source} are read from {target}: its repair runs",
             "duplex job wait {mirror}");
 inline constexpr Outcome kAway =
     refused(Code::kNoDevice, "the device of {target} is away", "duplex device list");

@@ -39,6 +39,17 @@ Result<Mirror*> MirrorsImpl::paired(const PairId& pair, size_t entry) const {
               "duplex mirror list --table copy");
 }
 
+// Empty when it was named by itself, or by its pair.
+std::string MirrorsImpl::group_asked(const Mirror& mirror,
+                                     const std::vector<std::string>& names) const {
+  if (std::ranges::find(names, mirror.row.name) != names.end()) return {};
+  for (const std::string& name : names) {
+    const auto group = groups_.find(name);
+    if (group != groups_.end() && group->second.contains(mirror.row.id)) return name;
+  }
+  return {};
+}
+
 Result<std::vector<Mirror*>> MirrorsImpl::members_of(const SplitRequest& request) const {
   TRY_ASSIGN(std::vector<Mirror*> all, expand(request.names));
   for (size_t i = 0; i < request.pairs.size(); ++i) {

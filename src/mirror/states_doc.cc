@@ -31,7 +31,7 @@ Rows of a cell are read from the left; the first one whose condition (before the
 constexpr std::string_view kJobs =
     R"(### A job
 
-"Ends": the mirror goes on as the line "job cancel" above says. Writes to missing regions bring them back whatever the job does.
+"Ends": the mirror goes on as the line "job cancel" above says. Writes to missing regions bring them back whatever the job does. The column "restart" is that of copies, restores and repairs; a verify does not go on after a restart, also after a clean one: its job is *cancelled*.
 
 )";
 constexpr std::string_view kAccess =

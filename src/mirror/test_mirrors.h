@@ -44,6 +44,11 @@ class TestDesk final : public JobDesk {
     jobs[id].end = end;
     jobs[id].last = last;
   }
+  void forget(const std::string& mirror) override {
+    for (auto& [id, job] : jobs) {
+      if (job.what.mirror == mirror && job.end == End::kStopped) job.end = End::kCancelled;
+    }
+  }
   const Job* last(std::string_view kind) const {
     const Job* found = nullptr;
     for (const auto& [id, job] : jobs) {

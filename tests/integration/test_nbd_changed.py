@@ -170,3 +170,20 @@ def test_the_script_of_the_guide_keeps_an_image_up_to_date_under_load(build):
         finally:
             stop.set()
             writer.join()
+
+
+# Mutation: the script lets errors through.
+def test_the_script_of_the_guide_tells_a_mistake_in_one_line(build):
+    script = pathlib.Path(__file__).resolve().parents[2] / "docs/examples/incremental-backup"
+    with with_volumes(Array(build), "db", "copy") as array:
+        array.do("mirror", "create", "m", "db", "copy", "--wait")
+        array.do("split", "m", "--access", "ro")
+        image = array.path("image")
+        for words in ((array.uri("none"), "m", array.uri("copy"), image),
+                      ("no uri", "m", array.uri("copy"), image),
+                      (array.uri("db"), "none", array.uri("copy"), image),
+                      (array.uri("db"), "m", array.uri("none"), image),
+                      (array.uri("db"), "m", array.uri("copy"), image)):
+            done = subprocess.run([script, *words], text=True, capture_output=True, check=False)
+            expect((done.returncode, done.stdout), (1, ""), words)
+            assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr, done.stderr

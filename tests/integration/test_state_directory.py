@@ -89,6 +89,26 @@ def test_a_full_state_directory_does_not_hold_up_the_stop(build):
         is_well(array)
 
 
+def test_a_start_without_space_for_the_state_says_that_it_has_to_be_started_again(build):
+    """Mutation: start_error() hands on the next step of an array that runs."""
+    with Array(build) as array, small_state(array, "16M"):
+        array.with_volume()
+        array.do("volume", "create", "copy", "--size", "64M")
+        array.do("mirror", "create", "m", "vol", "copy", "--wait")
+        array.kill()
+        with open(os.path.join(array.state, "ballast"), "wb", buffering=0) as ballast:
+            with contextlib.suppress(OSError):
+                while True:
+                    ballast.write(bytes(4 * KIB))
+        code, said = array.refuse_start()
+        assert code == 1 and "full file system" in said, said
+        assert said.endswith("next: free space there, then start duplexd again\n"), said
+        os.remove(os.path.join(array.state, "ballast"))
+        array.start()
+        assert array.do("mirror", "show", "m")["state"] in ("SYNC", "COPYING")
+        array.stop()
+
+
 def test_a_deleted_state_directory_is_an_error_and_can_be_rebuilt(build):
     with Array(build) as array:
         array.with_volume()
