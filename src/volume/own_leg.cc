@@ -84,7 +84,7 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
       if (!done) co_return done;
     } else {
       Result<void> done = co_await backing_.read(offset, part);
-      if (tracker_ != nullptr && backing_.has_untold_loss()) [[unlikely]] {
+      if (has_untold_loss()) [[unlikely]] {
         co_await tell_loss();
         continue;
       }

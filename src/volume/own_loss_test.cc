@@ -143,6 +143,19 @@ TEST_F(OwnLossTest, ALossThatNobodyHasToldOfIsSettledBeforeWhatItLeftIsRead) {
   EXPECT_TRUE(is_missing(0));
 }
 
+// A host's own read of whole blocks takes a way of its own. Mutation: read() looks at is_missing()
+// alone.
+TEST_F(OwnLossTest, AHostThatReadsWholeBlocksFindsNothingThatALostCacheLeft) {
+  begin();
+  ASSERT_TRUE(write(0, 4096, 2));
+  ASSERT_TRUE(finish(backing.write(0, filled(4096, 1))));
+  backing.untold_loss = true;
+  backing.fail_flush = {Code::kFlushLost};
+  const rt::Buffer block = core().buffers().get(kBlockBytes);
+  ASSERT_TRUE(finish(volume.read(0, block.span())));
+  EXPECT_EQ(static_cast<int>(block.span()[0]), 2);
+}
+
 // The target has lost what it alone had, and would not say so before the next flush of the host: by
 // then the region is back, with something older. Mutation: bring_run_back() flushes no target.
 TEST_F(OwnLossTest, ATargetFlushesWhatItAloneHasBeforeThatComesBack) {

@@ -286,6 +286,8 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> flush_own();
   void own_lost(const Error& why);
   void lost_for_good(HotExtent stretch, uint64_t regions, const Error& why);
+  // Who reads the own backing asks this afterwards, and reads again when it is settled.
+  bool has_untold_loss() const { return tracker_ != nullptr && backing_.has_untold_loss(); }
   rt::Task<> tell_loss();
 
   // read_repair.cc
