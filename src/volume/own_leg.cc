@@ -84,7 +84,7 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
       if (!done) co_return done;
     } else {
       Result<void> done = co_await backing_.read(offset, part);
-      if (tracker_ != nullptr && backing_.has_untold_loss()) [[unlikely]] {
+      if (has_untold_loss()) [[unlikely]] {
         co_await tell_loss();
         continue;
       }
@@ -227,8 +227,12 @@ rt::Task<Result<void>> VolumeImpl::store_returned(uint64_t offset, std::span<con
 // What a write has come to: `own` says whether the own backing stored it, `took` which legs did.
 // Where it failed, the first leg that has everything becomes the one the regions are read at.
 // Nothing suspends between this and the answer, unless what is missing must become durable first:
-// then it is asked again.
-Result<void> VolumeImpl::verdict(ByteRange range, const Result<void>& own, uint64_t took) {
+// then it is asked again. `losses`: when the write began. What was lost for good since may be what
+// one side stored while the other one was still at it, and a FLUSH may have said so already: the
+// next one would not, so the write does.
+Result<void> VolumeImpl::verdict(ByteRange range, const Result<void>& own, uint64_t took,
+                                 uint64_t losses) {
+  if (own_debtor_.losses != losses) return own ? fail(Code::kFlushLost) : own;
   const auto has_taken = [took](const TargetLeg& leg) { return (took >> leg.slot() & 1) != 0; };
   if (!own) {
     const auto holder = std::ranges::find_if(
@@ -253,12 +257,13 @@ Result<void> VolumeImpl::verdict(ByteRange range, const Result<void>& own, uint6
 }
 
 // The host hears of an error only with no target counting as equal (trace F31).
-rt::Task<Result<void>> VolumeImpl::conclude(ByteRange range, Result<void> own, uint64_t took) {
+rt::Task<Result<void>> VolumeImpl::conclude(ByteRange range, Result<void> own, uint64_t took,
+                                            uint64_t losses) {
   if (!own) co_await flush_targets(range, &TargetLeg::owes_copy);
-  Result<void> result = verdict(range, own, took);
+  Result<void> result = verdict(range, own, took, losses);
   if (result && !own) {
     result = co_await write_missing_back(range);
-    if (result) result = verdict(range, own, took);
+    if (result) result = verdict(range, own, took, losses);
   }
   if (!result) refused_by_own(range, result.error());
   co_return result;
@@ -396,6 +401,7 @@ void VolumeImpl::lost_at(const TargetLeg& leg, std::span<const ChangeMap::Word> 
       lost_for_good(word.stretch, bit, why);
     });
   }
+  ++own_debtor_.losses;
   untold_ = {.host = true, .above = true};
 }
 

@@ -143,6 +143,78 @@ TEST_F(OwnLossTest, ALossThatNobodyHasToldOfIsSettledBeforeWhatItLeftIsRead) {
   EXPECT_TRUE(is_missing(0));
 }
 
+// A host's own read of whole blocks takes a way of its own. Mutation: read() looks at is_missing()
+// alone.
+TEST_F(OwnLossTest, AHostThatReadsWholeBlocksFindsNothingThatALostCacheLeft) {
+  begin();
+  ASSERT_TRUE(write(0, 4096, 2));
+  ASSERT_TRUE(finish(backing.write(0, filled(4096, 1))));
+  backing.untold_loss = true;
+  backing.fail_flush = {Code::kFlushLost};
+  const rt::Buffer block = core().buffers().get(kBlockBytes);
+  ASSERT_TRUE(finish(volume.read(0, block.span())));
+  EXPECT_EQ(static_cast<int>(block.span()[0]), 2);
+}
+
+// The target alone has it and loses it in the flush; before the own backing's flush has ended, the
+// region is back with what it held before. Mutation: lost_at() counts no loss.
+TEST_F(OwnLossTest, AWriteWithFuaThatATargetAloneHadAndLostIsRefusedThoughTheRegionIsBackByThen) {
+  begin();
+  lose_first();
+  ASSERT_TRUE(finish(volume.flush()));
+  backing.fail_write = Code::kMediumWrite;
+  backing.hold_reads = true;
+  one.backing.fail_flush = {Code::kFlushLost};
+  const auto written = world.start(core(), volume.write(0, filled(4096, 3), true));
+  world.run();
+  ASSERT_FALSE(written->has_value());
+  ASSERT_EQ(one.lefts, 1);
+  backing.fail_write.reset();
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0)));
+  ASSERT_FALSE(is_missing(0));
+  core().inside([&] { backing.release(); });
+  world.run();
+  ASSERT_TRUE(written->has_value());
+  EXPECT_FALSE(written->value());
+}
+
+// It has two pieces, and another flush has met the loss of the first one. Mutation: flush_for_fua()
+// does not compare the losses.
+TEST_F(OwnLossTest, AWriteWithFuaIsRefusedWhenAnotherFlushHasMetTheLossOfAPartOfIt) {
+  begin();
+  leave(one);
+  backing.hold_reads = true;
+  const auto written = world.start(core(), volume.write(0, filled(4096 + 512, 2), true));
+  world.run();
+  ASSERT_FALSE(written->has_value());
+  core().inside([&] {
+    volume.own_debtor().lost(Error(Code::kFlushLost));
+    backing.release();
+  });
+  world.run();
+  ASSERT_TRUE(written->has_value());
+  EXPECT_FALSE(written->value());
+}
+
+// The own backing has stored and lost it before the target was done, and that was told. Mutation:
+// verdict() does not compare the losses.
+TEST_F(OwnLossTest, AWriteIsRefusedWhenItWasLostAndThatWasToldBeforeTheTargetHadIt) {
+  begin();
+  leave(one);
+  ASSERT_TRUE(write(0, 4096, 2));
+  ASSERT_TRUE(finish(volume.flush()));
+  mode(Mode::kSendWhereClear);
+  ASSERT_TRUE(finish(volume.copy_step(one.leg, 0, Epoch(1))));
+  one.backing.hold = true;
+  const auto written = start_write(0, 4096, 3);
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(tracker.flush(volume.own_debtor())));
+  world.reactor(1).inside([&] { one.backing.release(); });
+  world.run();
+  ASSERT_TRUE(written->has_value());
+  EXPECT_FALSE(written->value());
+}
+
 // The target has lost what it alone had, and would not say so before the next flush of the host: by
 // then the region is back, with something older. Mutation: bring_run_back() flushes no target.
 TEST_F(OwnLossTest, ATargetFlushesWhatItAloneHasBeforeThatComesBack) {

@@ -107,12 +107,13 @@ rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
     tasks_->spawn(write_target(*leg, plan, epoch, offset, from, join));
   }
   const Window::Stamp stamp = own_debtor_.owed.stamp();
+  const uint64_t losses = own_debtor_.losses;
   Result<void> own = co_await own_.write(epoch, offset, from);
   if (!own_debtor_.owed.add(range, stamp) && own) own = fail(Code::kFlushLost);
   co_await join.all();
-  if (own && !is_missing(range)) [[likely]]
+  if (own && !is_missing(range) && own_debtor_.losses == losses) [[likely]]
     co_return acknowledge({.own = std::move(own)});
-  co_return co_await conclude(range, std::move(own), join.took);
+  co_return co_await conclude(range, std::move(own), join.took, losses);
 }
 
 rt::Task<Result<void>> VolumeImpl::zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode) {
@@ -128,12 +129,13 @@ rt::Task<Result<void>> VolumeImpl::zero_all(Epoch epoch, ByteRange range, pool::
     tasks_->spawn(zero_target(*leg, plan, epoch, range, mode, join));
   }
   const Window::Stamp stamp = own_debtor_.owed.stamp();
+  const uint64_t losses = own_debtor_.losses;
   Result<void> own = co_await own_.zero(epoch, range, mode);
   if (!own_debtor_.owed.add(range, stamp) && own) own = fail(Code::kFlushLost);
   co_await join.all();
-  if (own && !is_missing(range)) [[likely]]
+  if (own && !is_missing(range) && own_debtor_.losses == losses) [[likely]]
     co_return acknowledge({.own = std::move(own)});
-  co_return co_await conclude(range, std::move(own), join.took);
+  co_return co_await conclude(range, std::move(own), join.took, losses);
 }
 
 // Every target that takes writes, also while it is being copied: it may become the only one that
@@ -229,7 +231,7 @@ rt::Task<Result<void>> VolumeImpl::forward_flush() {
 rt::Task<Result<void>> VolumeImpl::flush_untold() {
   rt::Executor& home = rt::Executor::current();
   co_await rt::hop(core_);
-  Result<void> done = co_await flush_for_fua();
+  Result<void> done = co_await flush_for_fua(own_debtor_.losses);
   co_await rt::hop(home);
   co_return done;
 }

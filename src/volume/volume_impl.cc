@@ -39,7 +39,7 @@ rt::Task<Result<void>> VolumeImpl::read(uint64_t offset, std::span<std::byte> in
       if (!is_missing(range)) [[likely]]
         done = co_await backing_.read(offset, part);
       // Or lost meanwhile.
-      if (is_missing(range)) [[unlikely]]
+      if (is_missing(range) || has_untold_loss()) [[unlikely]]
         done = co_await read_blocks(offset, part, Rescue::kLocks);
       else if (!done) [[unlikely]]
         done = co_await rescue(offset, part, Rescue::kLocks, std::move(done).error());

@@ -199,7 +199,7 @@ class VolumeImpl final : public Volume {
 
     Window owed;
     Window returned;      // the part of it that came back from targets
-    uint64_t losses = 0;  // after which no target had all of it
+    uint64_t losses = 0;  // after which nobody had all of it, also of what only a target had
 
    private:
     VolumeImpl& volume_;
@@ -252,7 +252,7 @@ class VolumeImpl final : public Volume {
   void start_flush(TargetLeg& leg, LegJoin& join);
   rt::Task<> flush_targets(ByteRange range, bool (TargetLeg::*owes)(ByteRange) const);
   void refused_by_own(ByteRange range, const Error& why);
-  rt::Task<Result<void>> flush_for_fua();
+  rt::Task<Result<void>> flush_for_fua(uint64_t losses);
   rt::Task<Result<void>> flush_and_tell(bool& untold);
 
   // own_leg.cc
@@ -291,14 +291,17 @@ class VolumeImpl final : public Volume {
   rt::Task<Returned> bring_run_back(TargetLeg& leg, ByteRange run);
   rt::Task<Result<void>> store_returned(uint64_t offset, std::span<const std::byte> from,
                                         uint64_t& moved_bytes);
-  Result<void> verdict(ByteRange range, const Result<void>& own, uint64_t took);
-  rt::Task<Result<void>> conclude(ByteRange range, Result<void> own, uint64_t took);
+  Result<void> verdict(ByteRange range, const Result<void>& own, uint64_t took, uint64_t losses);
+  rt::Task<Result<void>> conclude(ByteRange range, Result<void> own, uint64_t took,
+                                  uint64_t losses);
   rt::Task<Result<void>> write_missing_back(ByteRange range);
   rt::Task<Result<void>> write_missing_back();
   void forget_earlier_holders(MapId holder);
   rt::Task<Result<void>> flush_own();
   void own_lost(const Error& why);
   void lost_for_good(HotExtent stretch, uint64_t regions, const Error& why);
+  // Who reads the own backing asks this afterwards, and reads again when it is settled.
+  bool has_untold_loss() const { return tracker_ != nullptr && backing_.has_untold_loss(); }
   rt::Task<> tell_loss();
 
   // read_repair.cc

@@ -98,6 +98,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
   const ByteRange range{offset, from.size()};
   if (!is_inside(range) || range.length > kMaxRequestBytes) co_return ended(fail(Code::kSize));
   if (range.empty()) co_return Result<void>();
+  const uint64_t losses = own_debtor_.losses;
   if constexpr (planted(Bug::kRealClock)) co_await rt::sleep_for(core_.clock(), clock() % 10);
   {
     // 1. Range lock.
@@ -127,7 +128,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
       from = from.subspan(piece.length);
     }
   }
-  if (fua) co_return ended(co_await flush_for_fua());
+  if (fua) co_return ended(co_await flush_for_fua(losses));
   co_return Result<void>();
 }
 
@@ -138,8 +139,9 @@ rt::Task<Result<void>> VolumeImpl::zero(ByteRange range, ZeroFlags flags) {
   pool::ZeroMode mode = pool::ZeroMode::kMayUnmap;
   if (flags.no_hole) mode = pool::ZeroMode::kKeep;
   if (flags.fast) mode = pool::ZeroMode::kFast;
+  const uint64_t losses = own_debtor_.losses;
   Result<void> done = co_await zero_in_order(range, mode);
-  if (done && flags.fua) done = co_await flush_for_fua();
+  if (done && flags.fua) done = co_await flush_for_fua(losses);
   co_return ended(std::move(done));
 }
 
@@ -148,9 +150,10 @@ rt::Task<Result<void>> VolumeImpl::zero(ByteRange range, ZeroFlags flags) {
 rt::Task<Result<void>> VolumeImpl::trim(ByteRange range, bool fua) {
   Counters::add(counters_.trims, 1);
   if (!range_fits(range.offset, range.length, size_bytes())) co_return ended(fail(Code::kSize));
+  const uint64_t losses = own_debtor_.losses;
   Result<void> done =
       co_await zero_in_order(range.narrowed(kRegionBytes), pool::ZeroMode::kMayUnmap);
-  if (done && fua) done = co_await flush_for_fua();
+  if (done && fua) done = co_await flush_for_fua(losses);
   co_return ended(std::move(done));
 }
 
@@ -276,16 +279,19 @@ rt::Task<Result<void>> VolumeImpl::flush() {
 
 // `untold`: of the one who asks. The other one has not been told.
 rt::Task<Result<void>> VolumeImpl::flush_and_tell(bool& untold) {
-  Result<void> done = co_await flush_for_fua();
+  Result<void> done = co_await flush_for_fua(own_debtor_.losses);
   const bool is_due = std::exchange(untold, false);
   if (done && is_due) done = fail(Code::kFlushLost);
   co_return done;
 }
 
 // The legs tell of a loss once. Here it is told to one write, and its host doubts that write
-// alone; but others may be lost as well: the next FLUSH has to say so.
-rt::Task<Result<void>> VolumeImpl::flush_for_fua() {
+// alone; but others may be lost as well: the next FLUSH has to say so. `losses`: before what this
+// is to make durable was written. Another flush may have met a loss since, of just that; and what
+// was lost at a target may be back here, older, before this one ends.
+rt::Task<Result<void>> VolumeImpl::flush_for_fua(uint64_t losses) {
   Result<void> done = co_await flush_legs();
+  if (done && own_debtor_.losses != losses) done = fail(Code::kFlushLost);
   if (!done) untold_ = {.host = true, .above = true};
   co_return done;
 }
