@@ -239,6 +239,31 @@ TEST_F(OwnLossTest, ATargetThatHasFlushedWhatItAloneHasIsNotFlushedAgain) {
   EXPECT_EQ(one.backing.count("flush"), before);
 }
 
+// A restore goes on while flushes overlap. Mutation: returned is a window of two generations.
+TEST_F(OwnLossTest, WhatCameBackAndWasFlushedHereIsNotReadAtTheTargetAgain) {
+  begin();
+  leave(one);
+  set_missing(0, 3 * kExtent);
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 0, kExtent)));
+  backing.hold_reads = true;
+  const auto first = world.start(core(), volume.flush());
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, kExtent, kExtent)));
+  ASSERT_TRUE(write(kExtent, 4096, 5));
+  const auto second = world.start(core(), volume.flush());
+  ASSERT_TRUE(finish(volume.restore_step(one.leg, 2 * kExtent, kExtent)));
+  world.reactor(0).inside([&] { backing.release(); });
+  world.run();
+  ASSERT_TRUE(first->has_value() && **first);
+  ASSERT_TRUE(second->has_value() && **second);
+  EXPECT_FALSE(is_missing_on_disk(1));
+  EXPECT_TRUE(is_missing_on_disk(2));
+  backing.fail_flush = {Code::kFlushLost};
+  (void)finish(volume.flush());
+  EXPECT_FALSE(is_missing(kExtent));
+  EXPECT_TRUE(is_missing(2 * kExtent));
+  EXPECT_EQ(here(kExtent), 5);
+}
+
 // Its hosts may have written there since. Mutation: forget_origins() leaves unchanged_ alone.
 TEST_F(OwnLossTest, NothingIsMissingAtATargetThatWasSplitSinceItCameFromThere) {
   begin();

@@ -198,7 +198,9 @@ class VolumeImpl final : public Volume {
     void lost(const Error& why) override;
 
     Window owed;
-    Window returned;      // the part of it that came back from targets
+    // The part of it that came back from targets. Exact: what was flushed here since, with the
+    // writes there, must not be read at the target again, after a loss or a crash.
+    Window returned{Window::Kind::kExact};
     uint64_t losses = 0;  // after which nobody had all of it, also of what only a target had
 
    private:

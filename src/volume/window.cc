@@ -27,6 +27,9 @@ void Window::add_word(HotExtent stretch, uint64_t regions) {
   } else if (!is_owed(entry.older)) {
     entry.older = entry.newer;
     entry.newer = {now_, regions};
+  } else if (kind_ == Kind::kExact) {
+    between_.push_back({stretch, entry.newer});
+    entry.newer = {now_, regions};
   } else {
     entry.newer = {now_, entry.newer.regions | regions};
   }

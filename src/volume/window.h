@@ -10,13 +10,16 @@
 // of the generation that ends with it; what is added meanwhile belongs to the next one. A stretch
 // that would need a third generation lets its newer one grow up into it: counted as written later
 // than it was. So any number of flushes may overlap, the older generation still gets dropped, and
-// the last flush to begin, when it succeeds, leaves nothing that had ended before it.
+// the last flush to begin, when it succeeds, leaves nothing that had ended before it. An exact
+// window keeps every generation instead, and so allocates while flushes overlap: for what is not
+// in the path of each write, and where too much is as wrong as too little.
 //
 // Invariants:
 // 1. A region whose write has ended, and which no flush that began later has confirmed, is in the
 //    window. A loss takes nothing out: what a device returns after a failed flush may still be in
 //    its cache alone, and a copy of it to the other side must not outlive it.
-// 2. While flushes do not overlap, nothing else is in the window.
+// 2. While flushes do not overlap, nothing else is in the window; in an exact one never, but for
+//    what a loss has left there.
 // 3. A write that was under way at a loss learns so from add(), and counts as failed.
 // 4. Storage is what was needed once; entries of stretches with nothing owed are used again. Only
 //    stretches that are hot owe anything, except after a loss; that bounds it.
@@ -38,7 +41,8 @@ class Window {
   // What a flush takes along.
   using Token = Tagged<struct WindowTokenTag, uint64_t>;
 
-  Window() = default;
+  enum class Kind : uint8_t { kTwoGenerations, kExact };
+  explicit Window(Kind kind = Kind::kTwoGenerations) : kind_(kind) {}
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
 
@@ -53,6 +57,7 @@ class Window {
   Token begin() { return Token(now_++); }
   void end(Token token) {
     if (token.value() > flushed_) flushed_ = token.value();
+    std::erase_if(between_, [this](const Between& one) { return !is_owed(one.generation); });
   }
   // The flush failed, or the leg is gone: f(HotExtent, regions) for all that is owed. Flushes that
   // began before do not count any more; one that begins later may. f leaves the window alone.
@@ -67,6 +72,7 @@ class Window {
       newest_ = now_;
       f(entry.stretch, regions);
     }
+    between_.clear();
     flushed_ = before;
   }
 
@@ -75,7 +81,8 @@ class Window {
   uint64_t word(HotExtent stretch) const;
 
   uint64_t memory_bytes() const {
-    return entries_.capacity() * sizeof(Entry) + index_.capacity() * sizeof(uint32_t);
+    return entries_.capacity() * sizeof(Entry) + index_.capacity() * sizeof(uint32_t) +
+           between_.capacity() * sizeof(Between);
   }
 
  private:
@@ -87,10 +94,19 @@ class Window {
     HotExtent stretch;
     Generation older, newer;  // older.number < newer.number, or nothing is owed in `older`
   };
+  // Of an exact window: what neither fits into the older nor may count as the newer one.
+  struct Between {
+    HotExtent stretch;
+    Generation generation;
+  };
   bool is_owed(const Generation& generation) const { return generation.number > flushed_; }
   uint64_t owed(const Entry& entry) const {
-    return (is_owed(entry.older) ? entry.older.regions : 0) |
-           (is_owed(entry.newer) ? entry.newer.regions : 0);
+    uint64_t regions = (is_owed(entry.older) ? entry.older.regions : 0) |
+                       (is_owed(entry.newer) ? entry.newer.regions : 0);
+    for (const Between& one : between_) {
+      if (one.stretch == entry.stretch) regions |= one.generation.regions;
+    }
+    return regions;
   }
   void add_word(HotExtent stretch, uint64_t regions);
   // Where the stretch stands in the index, or the free place where it would.
@@ -98,12 +114,14 @@ class Window {
   Entry& occupy(HotExtent stretch);
   void make_room();
 
+  const Kind kind_;
   uint64_t now_ = 1;      // generation of what is added now
   uint64_t flushed_ = 0;  // generations up to this one owe nothing
   uint64_t newest_ = 0;   // generation of the last add()
   uint64_t losses_ = 0;
-  std::vector<Entry> entries_;   // at most half as many as the index has places
-  std::vector<uint32_t> index_;  // a power of two of them: entry + 1, or 0
+  std::vector<Between> between_;  // all of them owed
+  std::vector<Entry> entries_;    // at most half as many as the index has places
+  std::vector<uint32_t> index_;   // a power of two of them: entry + 1, or 0
 };
 
 }  // namespace duplex::volume

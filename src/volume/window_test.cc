@@ -121,15 +121,29 @@ TEST(Window, StorageStopsGrowingAndIsUsedAgain) {
   EXPECT_LE(bytes, 160 * kKiB);
 }
 
+// Mutation: an exact window merges like the other kind.
+TEST(Window, AnExactOneLetsEveryFlushThatOverlapsDropWhatItCovers) {
+  Window window(Window::Kind::kExact);
+  std::vector<Window::Token> open;
+  for (uint64_t i = 0; i < 4; ++i) {
+    write(window, i);
+    open.push_back(window.begin());
+  }
+  window.end(open[2]);
+  EXPECT_EQ(window.word(HotExtent(0)), 8u);
+  EXPECT_EQ(take(window), (std::set<uint64_t>{3}));
+}
+
 // Writes take time, flushes overlap, some fail. `owed` is what a leg with a cache would have to
 // lose: each region with the time of its last write; a flush covers what had ended at its start.
 // Mutations seen to fail: a third generation replaces the newer one; end() drops what was added
-// up to then.
+// up to then; an exact window merges like the other kind; end() leaves all that is between.
 TEST(Window, HoldsWhatNoFlushHasConfirmed) {
   for (uint64_t seed = 0; seed < 200; ++seed) {
     std::mt19937_64 random(seed);
     const size_t most_flushes = 1 + seed % 4;
-    Window window;
+    const bool is_exact = seed / 4 % 2 != 0;
+    Window window(is_exact ? Window::Kind::kExact : Window::Kind::kTwoGenerations);
     std::map<uint64_t, uint64_t> owed;
     std::vector<std::pair<Window::Token, uint64_t>> flushes;
     std::vector<std::pair<Window::Stamp, uint64_t>> writes;
@@ -162,7 +176,7 @@ TEST(Window, HoldsWhatNoFlushHasConfirmed) {
           if (random() % 8 != 0) break;
           const std::set<uint64_t> taken = take(window);
           for (const auto& [region, time] : owed) ASSERT_TRUE(taken.contains(region)) << seed;
-          if (most_flushes == 1) {
+          if (most_flushes == 1 || is_exact) {
             ASSERT_EQ(taken.size(), owed.size()) << seed;
           }
           // A flush that goes on covers nothing any more.
