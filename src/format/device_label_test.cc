@@ -49,7 +49,7 @@ TEST(DeviceLabel, WhatIsEncodedDecodesToTheSame) {
 
 // Version 1 had no life, and all else at the same place. Mutation: it is read in any version.
 TEST(DeviceLabel, ALabelOfVersion1IsReadAndHasNoLife) {
-  constexpr size_t kLifeAt = kSealedFrom + 4 + 8 + 4 + 3 * 16 + 2 + 8 + 4 + 3 * 8;
+  constexpr size_t kLifeAt = kSealedFrom + 4 + 8 + 4 + size_t{3} * 16 + 2 + 8 + 4 + size_t{3} * 8;
   DeviceLabel label = sample(3);
   auto bytes = encode_label(label);
   EXPECT_EQ(load_le<uint64_t>(bytes.data() + kLifeAt), label.life);

@@ -258,7 +258,7 @@ TEST_F(OwnLossTest, WhatCameBackAndWasFlushedHereIsNotReadAtTheTargetAgain) {
   EXPECT_FALSE(is_missing_on_disk(1));
   EXPECT_TRUE(is_missing_on_disk(2));
   backing.fail_flush = {Code::kFlushLost};
-  (void)finish(volume.flush());
+  EXPECT_FALSE(finish(volume.flush()));
   EXPECT_FALSE(is_missing(kExtent));
   EXPECT_TRUE(is_missing(2 * kExtent));
   EXPECT_EQ(here(kExtent), 5);
