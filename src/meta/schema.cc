@@ -111,6 +111,7 @@ CREATE TABLE mirrors(
   then_state INTEGER NOT NULL,
   reason INTEGER NOT NULL,
   cut INTEGER NOT NULL,
+  progress_bytes INTEGER NOT NULL,
   created_us INTEGER NOT NULL,
   CHECK(source <> target)
 ) STRICT;
@@ -163,9 +164,10 @@ CREATE TABLE mark_log(
 INSERT INTO mark_log VALUES(1, 0, 0, 0, 0, 0);
 )sql";
 
-// The starts that used each device.
+// The starts that used each device. Where a copy goes on is what its map says.
 constexpr const char* kVersion3 = R"sql(
 ALTER TABLE devices ADD COLUMN life INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE mirrors DROP COLUMN progress_bytes;
 )sql";
 
 constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3};

@@ -436,6 +436,37 @@ TEST_F(StoreTest, AStoreOfVersion1IsBroughtUpAndKeepsItsRows) {
   EXPECT_EQ(load(), after);
 }
 
+// Mutation: version 3 leaves `progress_bytes`, which nobody fills any more, in `mirrors`.
+TEST_F(StoreTest, AStoreOfVersion2KeepsItsMirrorsAndTakesNewOnes) {
+  files.make_directories("/var/lib/duplex");
+  {
+    const auto old = raw_database(files);
+    ASSERT_TRUE(migrate(*old, 0, migrations().first(2)));
+    const std::string id = "'00112233445566778899aabbccddeeff'";
+    const std::string rows = "INSERT INTO array VALUES(1, 4194564, 'west', x" + id + ", x" + id +
+                             ", 5, 1, 3, 1, 9, 7);" + "INSERT INTO devices VALUES(1, x" + id +
+                             ", 'd', '/d', 9, 8, 7, 6, 5, 4, 3, 2);" +
+                             "INSERT INTO backings VALUES(1, x" + id +
+                             ", 'PD1', 10737418240, 0, NULL), (2, "
+                             "x'01112233445566778899aabbccddeeff', 'PD2', 10737418240, 0, NULL);" +
+                             "INSERT INTO volumes VALUES(1, 'p', 10737418240, 1, x" + id +
+                             ", 0, -5, 1), " + "(2, 's', 10737418240, 2, x" + id + ", 0, -5, 1);" +
+                             "INSERT INTO mirrors VALUES(9, 'm', 1, 2, 5, 2, 0, 0, 7, 4096, 77);";
+    const auto stored = old->execute(rows.c_str());
+    ASSERT_TRUE(stored) << stored.error().describe();
+  }
+  open_store();
+  ASSERT_EQ(load().mirrors.size(), 1u);
+  MirrorRow row = load().mirrors[0];
+  EXPECT_EQ(row.name, "m");
+  EXPECT_EQ(row.cut, 7u);
+  EXPECT_EQ(row.created_us, 77);
+  row.name = "again";
+  ASSERT_TRUE(commit({DropMirror{row.id}}));
+  ASSERT_TRUE(commit({PutMirror{row}}));
+  EXPECT_EQ(load().mirrors[0].name, "again");
+}
+
 // Mutation: decode() in tables.cc accepts any order.
 TEST_F(StoreTest, MapsAndMarksThatNobodyWroteAreDamage) {
   open_store();

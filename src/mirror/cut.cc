@@ -26,15 +26,8 @@ rt::Task<Result<void>> old_drained(volume::Member& root, rt::Core& control) {
 rt::Task<Result<void>> flush_sides(Mirror& mirror, rt::Core& control) {
   co_await rt::hop(mirror.source.core());
   volume::Tracker& tracker = mirror.source.tracker();
-  Result<void> done;
-  for (bool is_settled = false; done && !is_settled;) {
-    done = co_await tracker.flush(*mirror.leg);
-    if (done) done = co_await tracker.flush(mirror.source.volume().own_debtor());
-    // One that came back meanwhile is not flushed, and still marked on disk. Until it has come back
-    // the cut is void, as the caller finds.
-    is_settled = mirror.leg->is_missing_any() || !tracker.is_held(mirror.missing());
-    if (done && is_settled) mirror.leg->seal();
-  }
+  Result<void> done = co_await tracker.flush(*mirror.leg);
+  if (done) done = co_await tracker.flush(mirror.source.volume().own_debtor());
   co_await rt::hop(control);
   co_return done;
 }
@@ -114,6 +107,11 @@ bool Cut::is_whole(const Mirror& mirror) {
   return mirror.leg->mode() == Mode::kSend && !mirror.leg->is_missing_any();
 }
 
+// One that came back during the flush is not covered by it, and still marked missing on disk.
+bool Cut::is_returning(const Mirror& mirror) {
+  return mirror.source.tracker().is_held(mirror.missing());
+}
+
 rt::Task<bool> Cut::arm(Mirror& mirror) {
   co_await rt::hop(mirror.source.core());
   const bool whole = is_whole(mirror);
@@ -182,7 +180,9 @@ rt::Task<Result<void>> Cut::finish() {
   if constexpr (!planted(Bug::kCutNotFlushed)) CO_TRY(co_await flush_targets());
   for (Mirror* mirror : members_) {
     co_await rt::hop(mirror->source.core());
-    const bool whole = is_whole(*mirror);
+    // Here and not in a flush: one that was given up ends when the cut may be void.
+    const bool whole = is_whole(*mirror) && !is_returning(*mirror);
+    if (whole) mirror->leg->seal();
     co_await rt::hop(all_.control_);
     if (whole) continue;
     co_return fail(

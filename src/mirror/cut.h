@@ -50,7 +50,8 @@ class Cut {
   rt::Task<> void_all(const Error& why);
   rt::Task<> void_one(Mirror& mirror, const Error& why);
   rt::Task<> stay_in_doubt(const Error& why);
-  static bool is_whole(const Mirror& mirror);  // source core
+  static bool is_whole(const Mirror& mirror);      // source core
+  static bool is_returning(const Mirror& mirror);  // source core
   meta::CutRow row() const;
 
   MirrorsImpl& all_;

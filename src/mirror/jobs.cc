@@ -219,8 +219,8 @@ rt::Task<Copier::End> MirrorsImpl::compare(Mirror& mirror, std::shared_ptr<Runni
   job->unread_bytes = verifier.unread_bytes();
   job->verifier.reset();
   // One that was ended before its mirror has heard of all has that to say.
-  const bool is_told = job->found.regions == job->told_regions;
-  co_return end == End::kCancelled&& is_told ? Copier::End::kCancelled : Copier::End::kDone;
+  const bool is_over = end == End::kDone || job->found.regions != job->told_regions;
+  co_return is_over ? Copier::End::kDone : Copier::End::kCancelled;
 }
 
 rt::Task<bool> MirrorsImpl::is_target_there(Mirror& mirror) {

@@ -141,8 +141,8 @@ class Mirrors {
   virtual rt::Task<std::vector<MirrorInfo>> list() = 0;  // by name
   virtual rt::Task<Result<MirrorInfo>> show(std::string name) = 0;
 
-  // Of each mirror and each member of each group named, one after the other: all are checked
-  // before the first is changed. `disconnect`: clients of the target are disconnected.
+  // Of each mirror and each member of each group named: all of them in one transaction, or none.
+  // `disconnect`: clients of the target are disconnected.
   struct Names {
     std::vector<std::string> names;
     bool disconnect = false;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/planted_bug.h"
+#include "base/text.h"
 #include "mirror/access.h"
 #include "mirror/deadline.h"
 #include "mirror/ledger.h"
@@ -134,11 +135,11 @@ rt::Task<Result<void>> Transition::prepare() {
 // one that has it.
 rt::Task<Result<void>> Transition::refuse_a_holder() {
   co_await rt::hop(mirror_.source.core());
-  const uint64_t regions = mirror_.leg->is_missing_any() ? mirror_.leg->missing().count() : 0;
+  const uint64_t bytes = mirror_.source.tracker().map(mirror_.missing()).set_bytes();
   co_await rt::hop(all_.control_);
-  if (regions == 0) co_return Result<void>();
+  if (bytes == 0) co_return Result<void>();
   Known known;
-  known.count = std::to_string(regions);
+  known.count = format_size_rounded(bytes);
   known.facts.set(Guard::kMissingLeft);
   co_return std::unexpected(
       all_.refusal(next(mirror_.state, RelationEvent::kDelete, known.facts), mirror_, known));

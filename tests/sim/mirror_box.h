@@ -46,7 +46,7 @@ class MirrorBox : public Box {
     return run(array->mirrors().resync({{name}, false}));
   }
   Result<std::vector<mirror::MirrorInfo>> restore(const std::string& name,
-                                                  mirror::Then then = mirror::Then::kSplit) {
+                                                  Then then = Then::kSplit) {
     return run(array->mirrors().restore({.names = {name}, .then = then, .online = true}));
   }
   mirror::MirrorInfo info(const std::string& name) {
