@@ -11,7 +11,7 @@ build=$(realpath "${1:?usage: tests/lib/canary.sh BUILD [CANARY...]}")
 shift
 cd "$(dirname "$0")/../.." || exit 1
 most=60        # seconds for each
-most_seeds=40  # of mirrors
+most_seeds=200  # of mirrors
 
 # Prints what found it. Ends with the status of the last run when nothing did.
 find_bug() {

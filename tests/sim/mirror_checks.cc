@@ -40,10 +40,18 @@ bool is_moving(const MirrorInfo& info) {
 
 }  // namespace
 
+// What an operator has paused stays so, over a restart too.
+rt::Task<> MirrorScene::resume_all() {
+  for (const control::JobInfo& info : co_await array_->jobs().infos()) {
+    if (info.row.state == "paused") done("resume", co_await array_->jobs().resume(info.row.id));
+  }
+}
+
 // P10. `all_in_sync`: what is split or suspended is brought back as well.
 rt::Task<> MirrorScene::bring_to_rest(bool all_in_sync) {
   const rt::Micros end = simulation_.now() + kRestLimit;
   for (;;) {
+    co_await resume_all();
     const std::vector<MirrorInfo> infos = co_await array_->mirrors().list();
     std::string open;
     for (const MirrorInfo& info : infos) {
@@ -89,6 +97,30 @@ rt::Task<> MirrorScene::compare_sides() {
   }
 }
 
+// P5. From the root on, so that what one brings is counted with the next.
+rt::Task<> MirrorScene::resync_counting() {
+  for (const Mirror& one : mirrors_) {
+    const auto infos = co_await array_->mirrors().list();
+    const auto info = std::ranges::find(infos, one.name, &MirrorInfo::name);
+    if (info == infos.end() || info->state != Relation::kSplit) continue;
+    if (!is_whole(infos, info->source) || !is_flushed(infos, info->source)) continue;
+    if (!done("resync", co_await array_->mirrors().resync({{one.name}, false}))) continue;
+    const auto job = array_->jobs().number_of(one.name);
+    if (job) co_await array_->jobs().wait(*job, kRestLimit);
+    const auto ended = job ? co_await array_->jobs().info(*job)
+                           : Result<control::JobInfo>(std::unexpected(job.error()));
+    if (!ended || ended->row.state != "done") {
+      violate(fmt::format("{}: a resync does not end with all faults gone", one.name));
+      co_return;
+    }
+    if (ended->bytes_moved.value_or(0) > info->changed_bytes()) {
+      violate(fmt::format("{}: {} bytes were copied, and the maps had {}", one.name,
+                          *ended->bytes_moved, info->changed_bytes()));
+    }
+    simulation_.count("resync counted");
+  }
+}
+
 rt::Task<> MirrorScene::compare_frozen(const Mirror& one) {
   if (!one.frozen || one.frozen->empty()) co_return;
   const auto infos = co_await array_->mirrors().list();
@@ -105,6 +137,7 @@ rt::Task<> MirrorScene::quiet() {
   co_await flush_all();
   co_await bring_to_rest(false);
   co_await refresh();
+  compare_group();
   co_await read_points();
   co_await compare_sides();
   for (const Mirror& one : mirrors_) co_await compare_frozen(one);
@@ -120,6 +153,7 @@ rt::Task<> MirrorScene::last_judgement() {
       co_await restore(i);
   }
   co_await bring_to_rest(false);
+  co_await resync_counting();
   for (size_t i = 0; i < mirrors_.size(); ++i) {
     if (!mirrors_[i].exists) co_await remove_and_create(i);
   }

@@ -19,7 +19,7 @@ constexpr rt::Micros kLifeLimit = 4 * 3600 * rt::kSecond;
 }  // namespace
 
 MirrorScene::MirrorScene(uint64_t seed)
-    : seed_(seed), simulation_(seed), dice_(simulation_.dice(2)) {
+    : seed_(seed), simulation_(seed), dice_(simulation_.dice(2)), side_dice_(simulation_.dice(4)) {
   draw();
   make_machine();
 }
@@ -197,12 +197,11 @@ bool MirrorScene::boot(size_t life) {
   // Never in the last life: a run that ends here has not been judged.
   if (life > 0 && life < plan_.lives && dice_.chance(0.2))
     box_->cut_at_sync_io(dice_.between(1, 60));
-  auto opened = simulation_.run(box_->control(),
-                                control::Array::open(*box_, {.name = "sim",
-                                                             .id = ArrayId(0x400104),
-                                                             .state_directory = "/state",
-                                                             .engine = "simulated"}),
-                                kBootLimit);
+  auto opened = simulation_.run(
+      box_->control(),
+      control::Array::open(
+          *box_, {.name = "sim", .id = kArray, .state_directory = "/state", .engine = "simulated"}),
+      kBootLimit);
   box_->cut_at_sync_io(0);
   if (!opened || !box_->running()) {
     if (simulation_.last_end() == sim::Simulation::End::kStuck)
@@ -246,7 +245,8 @@ rt::Task<Result<void>> MirrorScene::set_up() {
   }
   Names all;
   for (const Mirror& one : mirrors_) all.push_back(one.name);
-  CO_TRY(co_await array_->mirrors().create_group("all", all));
+  CO_TRY(co_await array_->mirrors().create_group(kGroup, all));
+  group_ = {std::move(all)};
   co_return Result<void>();
 }
 

@@ -1,6 +1,7 @@
 // MirrorScene: one simulated run with mirrors, from a seed. Hosts write without pause, dependent
-// writes among them; verbs create, split, resync, restore, verify, cancel and delete at random;
-// devices fail, hang and vanish; the machine loses power or is killed anywhere, also inside a verb.
+// writes among them; verbs create, split (by name, group or pair), resync, restore, verify, pause,
+// cancel and delete at random, and change a group; devices fail, hang and vanish; the machine loses
+// power or is killed anywhere, also inside a verb.
 //
 // Volumes form trees: a root, one or two targets, a target of the first target. A run is a chain
 // of lives as in Scene. What hosts may use at a moment follows from the states the array shows:
@@ -12,8 +13,9 @@
 //   P3       CutJudge: each image of a cut, together with those of the others
 //   P4, P12  at quiet points: a mirror in SYNC has equal bytes on both sides, read past the mirror;
 //            with resync before and after, this finds a region without its bit (P5) as well
-//   P5       split: no more regions differ than the maps have
-//   P8       a cut is decided for all its mirrors or for none, over a crash too
+//   P5       split: no more regions differ than the maps have; a resync moves no more than that
+//   P8       a cut is decided for all its mirrors or for none, over a crash too; a group is as it
+//            was before a verb or after it
 //   P9       no gate is closed for longer than the lease, no request hangs
 //   P12      where no device fails no host sees an error
 //   P10      faults gone: every mirror comes to SYNC, or to SPLIT where it was split
@@ -102,6 +104,8 @@ class MirrorScene {
     std::vector<size_t> members;  // in mirrors_
   };
   using Names = std::vector<std::string>;
+  static constexpr ArrayId kArray{0x400104};
+  static constexpr const char* kGroup = "all";
 
   // mirror_scene.cc: the life of the machine
   void draw();
@@ -153,18 +157,29 @@ class MirrorScene {
   rt::Task<> cancel(size_t mirror);
   rt::Task<> remove_and_create(size_t mirror);
   rt::Task<> verify(size_t mirror);
+  rt::Task<> side_verb();
+  rt::Task<> change_job(size_t mirror);
+  rt::Task<> change_group(size_t mirror);
+  void compare_group();
+  void is_gone(const Mirror& one);
+  rt::Task<mirror::SplitRequest> ask_for(const std::vector<size_t>& members);
   rt::Task<> trouble_a_device();
   rt::Task<> refresh();
   rt::Task<> read_points();
   void new_point(Time asked, const std::vector<size_t>& members);
   size_t root_of(size_t volume, const std::vector<size_t>& members) const;
   std::vector<size_t> draw_members();
+  bool done(const char* what, const Error* error);
   template <class T>
-  bool done(const char* what, const Result<T>& result);
+  bool done(const char* what, const Result<T>& result) {
+    return done(what, result ? nullptr : &result.error());
+  }
 
   // mirror_checks.cc: quiet points
   rt::Task<> quiet();
+  rt::Task<> resume_all();
   rt::Task<> bring_to_rest(bool all_in_sync);
+  rt::Task<> resync_counting();
   rt::Task<> compare_sides();
   rt::Task<> compare_frozen(const Mirror& one);
   rt::Task<> last_judgement();
@@ -173,6 +188,7 @@ class MirrorScene {
   Plan plan_;
   sim::Simulation simulation_;
   sim::Dice dice_;
+  sim::Dice side_dice_;  // of verbs beside the others
   sim::Machine* box_ = nullptr;
   Moments moments_;
   CutJudge cuts_;
@@ -187,6 +203,8 @@ class MirrorScene {
   std::optional<size_t> half_restored_;  // volume whose restore is being cancelled
   std::shared_ptr<Point> crash_point_;   // of a split that a crash cut off
   std::vector<size_t> crash_members_;
+  // What the group may have: one, or while a verb on it is in doubt, before and after it.
+  std::vector<Names> group_;
   bool set_up_ = false;
   SceneResult result_;
 };

@@ -20,14 +20,13 @@ constexpr rt::Micros kStarved = rt::kSecond;
 }  // namespace
 
 // A verb may be refused or fail for many reasons. What it may not do is to find itself impossible.
-template <class T>
-bool MirrorScene::done(const char* what, const Result<T>& result) {
-  simulation_.count(fmt::format("{} {}", what, result ? "done" : code_name(result.error().code())));
-  if (result) return true;
-  if (result.error().code() == Code::kInvalid)
-    violate(fmt::format("{}: {}", what, result.error().describe()));
+bool MirrorScene::done(const char* what, const Error* error) {
+  simulation_.count(
+      fmt::format("{} {}", what, error == nullptr ? "done" : code_name(error->code())));
+  if (error == nullptr) return true;
+  if (error->code() == Code::kInvalid) violate(fmt::format("{}: {}", what, error->describe()));
   // Only the next life knows whether the change at which the store failed holds.
-  if (result.error().code() == Code::kInDoubt) verbs_stop_ = true;
+  if (error->code() == Code::kInDoubt) verbs_stop_ = true;
   return false;
 }
 
@@ -45,6 +44,8 @@ rt::Task<> MirrorScene::verbs() {
 rt::Task<> MirrorScene::one_verb() {
   const size_t one = static_cast<size_t>(dice_.below(mirrors_.size()));
   if (dice_.chance(plan_.away)) co_await trouble_a_device();
+  co_await side_verb();
+  if (verbs_stop_) co_return;
   const Relation state = mirrors_[one].state;
   const uint64_t kind = dice_.below(10);
   if (plan_.deletes && kind == 0) {
@@ -60,6 +61,13 @@ rt::Task<> MirrorScene::one_verb() {
   } else {
     co_await split(draw_members());
   }
+}
+
+// A verb that changes no relation, now and then before one that may.
+rt::Task<> MirrorScene::side_verb() {
+  const size_t one = static_cast<size_t>(side_dice_.below(mirrors_.size()));
+  if (side_dice_.chance(0.15)) co_await change_job(one);
+  if (side_dice_.chance(0.15)) co_await change_group(one);
 }
 
 // One mirror, some of them, or all.
@@ -105,18 +113,33 @@ void MirrorScene::new_point(Time asked, const std::vector<size_t>& members) {
   }
 }
 
+// By name, by group or by pair of volumes.
+rt::Task<mirror::SplitRequest> MirrorScene::ask_for(const std::vector<size_t>& members) {
+  mirror::SplitRequest request{
+      .names = {}, .pairs = {}, .read_only = dice_.chance(0.3), .lease = kLease};
+  for (const size_t i : members) request.names.push_back(mirrors_[i].name);
+  const uint64_t kind = side_dice_.below(3);
+  const auto group = array_->mirrors().group(kGroup);
+  if (kind == 0 && group && std::ranges::is_permutation(group->mirrors, request.names))
+    request.names = {kGroup};
+  if (kind != 1) co_return request;
+  for (const mirror::MirrorInfo& info : co_await array_->mirrors().list()) {
+    if (std::ranges::find(request.names, info.name) == request.names.end()) continue;
+    request.pairs.push_back({kArray, info.source_number, kArray, info.target_number});
+  }
+  // One that does not exist is refused by its name.
+  if (request.pairs.size() == request.names.size()) {
+    request.names.clear();
+  } else {
+    request.pairs.clear();
+  }
+  co_return request;
+}
+
 rt::Task<> MirrorScene::split(std::vector<size_t> members) {
   // Since the last look a mirror may have come back by itself, and with it another root.
   co_await refresh();
-  mirror::SplitRequest request;
-  for (const size_t i : members) request.names.push_back(mirrors_[i].name);
-  // A mirror that was deleted has left the group.
-  const auto group = array_->mirrors().group("all");
-  if (group && group->mirrors.size() == members.size() && members.size() == mirrors_.size() &&
-      dice_.chance(0.5))
-    request.names = {"all"};
-  request.read_only = dice_.chance(0.3);
-  request.lease = kLease;
+  const mirror::SplitRequest request = co_await ask_for(members);
   pending_ = {moments_.next(), members};
   const auto cut = co_await array_->mirrors().split(request);
   if (!done("split", cut)) {
@@ -208,12 +231,64 @@ rt::Task<> MirrorScene::verify(size_t index) {
   done("verify", begun);
 }
 
+// Holds the job of a mirror for a while, lets it go on, or makes it slow.
+rt::Task<> MirrorScene::change_job(size_t index) {
+  const auto job = array_->jobs().number_of(mirrors_[index].name);
+  if (!job) co_return;
+  const uint64_t kind = side_dice_.below(3);
+  if (kind == 0) done("pause", co_await array_->jobs().pause(*job));
+  if (kind == 1) done("resume", co_await array_->jobs().resume(*job));
+  if (kind == 2)
+    done("rate", co_await array_->jobs().set_rate(*job, side_dice_.between(1, 32) * kMiB));
+}
+
+// What is in doubt may be as before or as asked; the next look at the group tells.
+rt::Task<> MirrorScene::change_group(size_t index) {
+  compare_group();
+  const std::string& name = mirrors_[index].name;
+  Names asked = group_.front();
+  const auto in = std::ranges::find(asked, name);
+  const bool leaves = in != asked.end();
+  if (leaves) {
+    asked.erase(in);
+  } else {
+    asked.push_back(name);
+  }
+  group_.push_back(std::move(asked));
+  const auto changed = leaves ? co_await array_->mirrors().remove_from_group(kGroup, {name})
+                              : co_await array_->mirrors().add_to_group(kGroup, {name});
+  if (done("group", changed)) {
+    group_.erase(group_.begin());
+  } else if (changed.error().code() != Code::kInDoubt) {
+    group_.pop_back();
+  }
+}
+
+void MirrorScene::compare_group() {
+  const auto group = array_->mirrors().group(kGroup);
+  const auto is_it = [&](const Names& names) {
+    return group && std::ranges::is_permutation(group->mirrors, names);
+  };
+  const auto found = std::ranges::find_if(group_, is_it);
+  if (found == group_.end()) {
+    violate(fmt::format("group {} has members that nobody asked for", kGroup));
+    return;
+  }
+  group_ = {*found};
+}
+
+// It has left its group with its mirror, and does not come back by itself.
+void MirrorScene::is_gone(const Mirror& one) {
+  for (Names& names : group_) std::erase(names, one.name);
+}
+
 rt::Task<> MirrorScene::remove_and_create(size_t index) {
   Mirror& one = mirrors_[index];
   if (one.exists) {
     co_await stop_clients_of(one.target);
     if (!done("delete", co_await array_->mirrors().remove(one.name, false))) co_return;
     one.exists = false;
+    is_gone(one);
     one.point.reset();
     one.frozen.reset();
     // As a volume of its own it may be half a copy, or whole: nobody asks it anything.
@@ -251,6 +326,7 @@ rt::Task<> MirrorScene::refresh() {
     Mirror& one = mirrors_[i];
     const auto info = std::ranges::find(infos, one.name, &mirror::MirrorInfo::name);
     one.exists = info != infos.end();
+    if (!one.exists) is_gone(one);
     one.state = one.exists ? info->state : Relation::kSimplex;
     Volume& target = volumes_[one.target];
     if (one.state != Relation::kSplit && one.state != Relation::kReverse) {
