@@ -3,13 +3,18 @@
 namespace duplex::simtest {
 namespace {
 
-Outcome outcome_of(const Result<void>& result) { return result ? Outcome::kDone : Outcome::kError; }
 Outcome outcome_of(int nbd) {
   if (nbd == 0) return Outcome::kDone;
   return nbd == NbdClient::kGone ? Outcome::kGone : Outcome::kError;
 }
 
 }  // namespace
+
+Outcome DirectHost::told(const Result<void>& result) {
+  if (result) return Outcome::kDone;
+  had_no_space_ |= result.error().code() == Code::kNoSpace;
+  return Outcome::kError;
+}
 
 rt::Task<bool> DirectHost::open(std::string name) {
   auto opened = exports_.open(name, "simulated host", [this] { is_cut_off_ = true; });
@@ -19,24 +24,23 @@ rt::Task<bool> DirectHost::open(std::string name) {
 }
 rt::Task<Outcome> DirectHost::read(uint64_t offset, std::span<std::byte> into) {
   if (is_cut_off_) co_return Outcome::kGone;
-  co_return outcome_of(co_await open_->volume().read(offset, into));
+  co_return told(co_await open_->volume().read(offset, into));
 }
 rt::Task<Outcome> DirectHost::write(uint64_t offset, std::span<const std::byte> from, bool fua) {
   if (is_cut_off_) co_return Outcome::kGone;
-  co_return outcome_of(co_await open_->volume().write(offset, from, fua));
+  co_return told(co_await open_->volume().write(offset, from, fua));
 }
 rt::Task<Outcome> DirectHost::zero(uint64_t offset, uint64_t length, bool fua, bool no_hole) {
   if (is_cut_off_) co_return Outcome::kGone;
-  co_return outcome_of(
-      co_await open_->volume().zero({offset, length}, {.fua = fua, .no_hole = no_hole}));
+  co_return told(co_await open_->volume().zero({offset, length}, {.fua = fua, .no_hole = no_hole}));
 }
 rt::Task<Outcome> DirectHost::trim(uint64_t offset, uint64_t length) {
   if (is_cut_off_) co_return Outcome::kGone;
-  co_return outcome_of(co_await open_->volume().trim({offset, length}, false));
+  co_return told(co_await open_->volume().trim({offset, length}, false));
 }
 rt::Task<Outcome> DirectHost::flush() {
   if (is_cut_off_) co_return Outcome::kGone;
-  co_return outcome_of(co_await open_->volume().flush());
+  co_return told(co_await open_->volume().flush());
 }
 rt::Task<> DirectHost::close() {
   co_await rt::hop(control_);

@@ -4,7 +4,7 @@
 //   sim_run --seconds 180 [--processes 2] [--first SEED] [--violations 5]
 //                             ends early when all processes together have found so many
 //   sim_run --seed S          one run, described; ends with what it found
-//   --mirrors PER_CENT        of the seeds play a MirrorScene, the others a Scene; default 0
+//   --mirrors PER_CENT        of the seeds play a MirrorScene, the others a Scene; default 50
 //
 // Last line: seeds, operations, faults, power cuts, kills, virtual hours, doubled, violations.
 #include <fmt/format.h>
@@ -154,7 +154,7 @@ int one_seed(uint64_t seed) {
 struct Options {
   uint64_t seconds = 10, processes = 1, first = 1, violations = 5;
   std::optional<uint64_t> seed;
-  uint64_t mirrors = 0;  // per cent of the seeds
+  uint64_t mirrors = 50;  // per cent of the seeds
 };
 
 // nullopt: something on the command line means nothing here.
