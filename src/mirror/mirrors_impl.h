@@ -135,7 +135,7 @@ class MirrorsImpl final : public Mirrors {
   rt::Task<Result<void>> resync_all(const std::vector<Mirror*>& all, bool disconnect);
   Result<void> one_restore_each(const std::vector<Mirror*>& all) const;
   rt::Task<Result<void>> restore_all(const std::vector<Mirror*>& all, const Restore& request);
-  rt::Task<> stay_in_doubt(Mirror& mirror, const Error& why);
+  void tell_doubt(const Mirror& mirror, const Error& why);
 
   // jobs.cc
   void start_job(Mirror& mirror, JobKind kind);

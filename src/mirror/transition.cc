@@ -98,12 +98,27 @@ rt::Task<Result<void>> Transition::run(MirrorsImpl& all, Transitions transitions
   if (done) {
     for (const auto& one : transitions) co_await one->settle_source();
     for (const auto& one : transitions) co_await one->settle_target();
+  } else if (done.error().code() == Code::kInDoubt) {
+    for (const auto& one : transitions) co_await one->refuse_writes();
   }
   for (const auto& one : transitions) co_await one->open_gates();
   if (!done) {
     for (const auto& one : transitions) one->go_on_as_before();
   }
   co_return done;
+}
+
+// Of a restore in doubt: the next start finds either the volume as it is now or one to be restored.
+// What hosts write until then would be lost in the second case, also what waits at the gate now.
+rt::Task<> Transition::refuse_writes() {
+  if (!next_missing_) co_return;
+  co_await rt::hop(mirror_.source.core());
+  mirror_.source.tracker().refuse_writes(
+      Error(Code::kInDoubt,
+            fmt::format("whether volume {} is restored from volume {} shows at the next start",
+                        mirror_.source_name(), mirror_.target_name()),
+            "restart duplexd"));
+  co_await rt::hop(all_.control_);
 }
 
 void Transition::go_on_as_before() {

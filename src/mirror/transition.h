@@ -77,6 +77,7 @@ class Transition {
   rt::Task<> record_maps(Ledger& ledger);
   rt::Task<> record_downstream(Ledger& ledger);
 
+  rt::Task<> refuse_writes();
   void go_on_as_before();
   void settle_leg();
   void adopt();
