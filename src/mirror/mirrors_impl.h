@@ -176,6 +176,7 @@ class MirrorsImpl final : public Mirrors {
   const Outcome& at_start(const Mirror& mirror, const meta::Marks::Found& found, bool attached,
                           bool bits) const;
   rt::Task<> go_on(Mirror& mirror);
+  rt::Task<> keep_difference(Mirror& mirror);
   rt::Task<> leave_no_marks();
 
   // groups.cc

@@ -182,5 +182,23 @@ TEST_F(VerifyTest, AStoreThatRefusesIsAskedAgain) {
   EXPECT_EQ(t.show("m").changed_bytes_source, kRegionBytes);
 }
 
+// The next start has SYNC without a bit otherwise, and nobody ever hears of it again. Mutation:
+// stop() does not call keep_difference().
+TEST_F(VerifyTest, WhatItHasFoundIsKnownAfterAStopThatComesFirst) {
+  spoil({0, 100});
+  bool& full = faults("/state/state.db-wal").full;
+  full = true;
+  begin();
+  t.pass(3 * rt::kSecond);
+  ASSERT_EQ(state(), Relation::kSync) << "it has not been told";
+  full = false;
+  t.stop();
+  t.open();
+  EXPECT_EQ(state(), Relation::kSuspended);
+  EXPECT_EQ(t.show("m").changed_bytes_source, kRegionBytes) << "the verify waited at the first one";
+  ASSERT_TRUE(resync());
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+}
+
 }  // namespace
 }  // namespace duplex::mirror
