@@ -456,7 +456,7 @@ rt::Task<Result<void>> MirrorsImpl::remove(std::string name, bool confirmed) {
   known.facts.set(Guard::kMissingLeft, info.missing_bytes > 0);
   known.facts.set(Guard::kNotConfirmed, info.missing_bytes > 0 && !confirmed);
   known.count = format_size(info.missing_bytes);
-  CO_TRY(co_await event(*mirror, RelationEvent::kDelete, known));
+  CO_TRY(co_await event(*mirror, RelationEvent::kDelete, known, {.confirmed = confirmed}));
   for (auto& [group, members] : groups_) members.erase(mirror->row.id);
   tell(Severity::kInfo, "mirror_deleted", *mirror,
        fmt::format("mirror {} of volume {} to volume {} was deleted", name, info.source,
