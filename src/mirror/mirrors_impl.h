@@ -90,6 +90,8 @@ class MirrorsImpl final : public Mirrors {
 
   // Looking up. Mirrors do not go while a turn is held.
   Result<Mirror*> find(const std::string& name) const;
+  Result<void> refuse_parting(const std::string& name) const;
+  static Error parting_error(const Mirror& mirror);
   Mirror* with(MirrorId id) const;  // null: it is gone
   // Mirrors and the members of groups, each once, in the order named. kState: an empty group.
   Result<std::vector<Mirror*>> expand(const std::vector<std::string>& names) const;
