@@ -10,7 +10,9 @@
 //    before the turn may be stale in it.
 // 2. A change is durable before it is seen: in one transaction with the maps it concerns. Only a
 //    lost target is suspended also when the store takes no record (faults.cc).
-// 3. Nothing inside a turn waits longer than kMostWait for a device or a client.
+// 3. Each wait for a device inside a turn ends after kMostWait, for a client after
+//    Member::kDisconnectTime; those of one verb, and of its mirrors, add up. A commit waits for the
+//    store as long as that takes.
 // 4. A job that has ended takes a turn to say what follows; by then its place in the mirror is
 //    empty, so a verb that ended it does not wait for its turn.
 #pragma once
