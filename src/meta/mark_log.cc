@@ -31,6 +31,16 @@ struct Copy {
   std::unique_ptr<rt::SyncFile> file;  // null: not opened, or it could not be
 };
 
+// Makes the file at least as long: with zeroes, not with space that is merely reserved. A flush of
+// what overwrites them waits for no journal of the file system, and so for nobody else's writes.
+int fill(rt::SyncFile& file, uint64_t bytes) {
+  const int64_t size = file.size();
+  if (size < 0) return static_cast<int>(-size);
+  const auto from = static_cast<uint64_t>(size);
+  if (from >= bytes) return 0;
+  return file.write(from, std::vector<std::byte>(bytes - from));
+}
+
 class TwoCopyMarkLog final : public MarkLog {
  public:
   TwoCopyMarkLog(rt::SyncFiles& files, rt::Executor& executor, uint64_t next_lap,
@@ -259,14 +269,14 @@ rt::Task<Result<void>> TwoCopyMarkLog::begin_lap() {
   co_return Result<void>{};
 }
 
-// Opens a copy for this life, with all its space reserved and its directory entry durable. kNoSpace
+// Opens a copy for this life, with all its space written and its directory entry durable. kNoSpace
 // when there is no room for it; a flush that says so has failed like any other.
 Result<void> TwoCopyMarkLog::prepare_copy(Copy& copy) {
   int errnum = 0;
   copy.file = files_.open(copy.path, true, &errnum);
-  if (copy.file != nullptr) errnum = copy.file->reserve(options_.bytes);
+  if (copy.file != nullptr) errnum = fill(*copy.file, options_.bytes);
   if (errnum != 0) {
-    return std::unexpected(system_error(errnum, fmt::format("reserve {}", copy.path),
+    return std::unexpected(system_error(errnum, fmt::format("make {}", copy.path),
                                         "make room in the state directory"));
   }
   if (copy.file->sync() != 0 || files_.sync_directory(options_.directory) != 0) {

@@ -2,7 +2,7 @@
 // write to them; and what the change maps hold of an extent once it has cooled.
 //
 // Why not the store: a host write waits for its mark, and a mark must not fail because the file
-// system is full. So the log is two files of fixed size, reserved beforehand; the store holds its
+// system is full. So the log is two files of fixed size, written beforehand; the store holds its
 // checkpoint.
 //
 // Owner: the array. Thread: public calls from any core; each hops to the store executor, works

@@ -206,15 +206,6 @@ class MemoryFiles final : public rt::SyncFiles {
       });
       return 0;
     }
-    int reserve(uint64_t bytes) override {
-      if (const int errnum = files_.change(); errnum != 0) return errnum;
-      if (node_->now.size() < bytes &&
-          files_.used() + bytes - node_->now.size() > files_.faults.capacity)
-        return ENOSPC;
-      if (node_->now.size() < bytes) node_->now.resize(bytes);
-      if (node_->durable.size() < bytes) node_->durable.resize(bytes);
-      return 0;
-    }
     int64_t size() override { return files_.cut ? -EIO : static_cast<int64_t>(node_->now.size()); }
     int lock() override {
       if (node_->locked_by != nullptr && node_->locked_by != this) return EWOULDBLOCK;

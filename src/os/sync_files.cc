@@ -44,9 +44,6 @@ class OsSyncFile final : public rt::SyncFile {
   int truncate(uint64_t bytes) override {
     return ftruncate(fd_, static_cast<off_t>(bytes)) == 0 ? 0 : errno;
   }
-  int reserve(uint64_t bytes) override {
-    return posix_fallocate(fd_, 0, static_cast<off_t>(bytes));
-  }
   int64_t size() override {
     struct stat status{};
     return fstat(fd_, &status) == 0 ? static_cast<int64_t>(status.st_size) : -errno;

@@ -133,8 +133,6 @@ class SyncFile {
   virtual int write(uint64_t offset, std::span<const std::byte> from) = 0;
   virtual int sync() = 0;
   virtual int truncate(uint64_t bytes) = 0;
-  // Reserves space, so that later writes inside it cannot fail for lack of it.
-  virtual int reserve(uint64_t bytes) = 0;
   // Size in bytes or -errno.
   virtual int64_t size() = 0;
   // Exclusive lock for the life of this object; EWOULDBLOCK when another process has it.

@@ -149,7 +149,11 @@ void DiskFile::tear_change(uint64_t number, Dice& dice) {
   if (change == nullptr) return;
   remember(change->offset, change->length);
   apply_torn(current_, *change, dice);
-  // What of it lasts is as uncertain as with any unflushed change; keep it as one that ended.
+  // What of it lasts is as uncertain as with any unflushed change; keep it as one that ended. But
+  // what readers have not seen of it is gone: a flush makes durable what they find, and no loss
+  // after it may bring up more.
+  change->data.resize(change->length);
+  current_.read(change->offset, change->data);
   change->ended = true;
   change->ended_at = next_change_++;
 }

@@ -125,6 +125,25 @@ TEST(Disk, AFailedFlushTellsItsListenerWhenItLosesWrites) {
   EXPECT_EQ(sim.counts().at("flush error"), 1u);
 }
 
+// Mutation: tear_change() keeps the whole change.
+TEST(Disk, WhatIsReadAfterAFailedWriteAndAFlushStaysSoWhenTheCacheIsLost) {
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    Simulation sim(seed);
+    DiskFile disk("/d", 16 * kPage, true);
+    const std::vector<std::byte> bytes(kPage, std::byte{7});
+    disk.tear_change(disk.begin_write(0, bytes), sim.disk());
+    std::vector<std::byte> found(kPage), after(kPage);
+    disk.read(0, found);
+    // Still on its way, so that the flush leaves something behind.
+    const uint64_t other = disk.begin_write(kPage, bytes);
+    disk.flush(disk.flush_point());
+    disk.end_change(other, true);
+    static_cast<void>(disk.lose_cache(sim.disk()));
+    disk.read(0, after);
+    ASSERT_EQ(found, after) << seed;
+  }
+}
+
 TEST(Disk, APowerCutInsideTheBlockingDoorFailsEveryLaterCall) {
   Simulation sim(4);
   Machine& box = sim.add_machine("a", {});

@@ -49,12 +49,6 @@ class SimSyncFile final : public rt::SyncFile {
     file_.truncate(bytes);
     return 0;
   }
-  int reserve(uint64_t bytes) override {
-    if (machine_.sync_io()) return EIO;
-    if (file_.faults.full && bytes > file_.size()) return ENOSPC;
-    if (bytes > file_.size()) file_.truncate(bytes);
-    return 0;
-  }
   int64_t size() override { return static_cast<int64_t>(file_.size()); }
   int lock() override {
     if (file_.locked_by != nullptr && file_.locked_by != this) return EWOULDBLOCK;
