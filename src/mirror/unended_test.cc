@@ -81,7 +81,7 @@ TEST_F(UnendedTest, AStopWaitsForTheWritesOfAMirrorThatHasGone) {
   EXPECT_EQ(t.read("p", 0, 4096), 2);
 }
 
-// Mutations: run() leaves the gates of the first one closed; restore() keeps its target shut.
+// Mutation: restore() keeps the targets shut.
 TEST_F(UnendedTest, ARestoreOfSeveralThatOneCannotBeginLeavesTheOthersAsTheyWere) {
   for (const char* name : {"q", "r", "u"}) t.add_volume(name, "d2");
   make_sync();

@@ -119,7 +119,7 @@ TEST(Traces, F11ATargetBelowAMirrorThatCopiesCannotBeSplit) {
 // hosts of its own. Mutation: finish() without is_returning().
 TEST(Traces, F24ARegionThatComesBackWhileACutFlushesMakesItVoid) {
   int reached = 0;
-  for (uint64_t seed = 1; seed <= 10; ++seed) {
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(seed);
     MirrorBox box(seed);
     box.mirror("m1", "p", "s");
@@ -139,7 +139,7 @@ TEST(Traces, F24ARegionThatComesBackWhileACutFlushesMakesItVoid) {
     faults.slow = faults.write_error = 0;
     ASSERT_TRUE(box.run(box.write("p", 4 * kRegionBytes, kBlockBytes, 'C')));
     EXPECT_EQ(box.info("m1").missing_bytes, 0u);
-    ASSERT_FALSE(cut->done);
+    if (cut->done) continue;  // its flush was faster
     ++reached;
     ASSERT_TRUE(box.simulation.finish(*cut));
     ASSERT_TRUE(box.simulation.finish(*old));
@@ -147,7 +147,7 @@ TEST(Traces, F24ARegionThatComesBackWhileACutFlushesMakesItVoid) {
     box.await("m1", Relation::kSync);
     EXPECT_TRUE(box.is_equal("p", "s"));
   }
-  EXPECT_GT(reached, 2);
+  EXPECT_GT(reached, 10);
 }
 
 TEST(Traces, F12ASplitThatATargetFailsLeavesNobodySplit) {
