@@ -92,9 +92,11 @@ void CutJudge::stopped(Time now, bool power) {
   }
 }
 
-void CutJudge::flushed(Source source, uint64_t before) {
+void CutJudge::flushed(Source source, uint64_t before, bool success) {
   Volume& volume = volumes_[source];
-  if (volume.losses == before) volume.is_untold = false;
+  const bool is_told = volume.losses == before;
+  if (!success) loss(source);
+  if (is_told) volume.is_untold = false;
 }
 
 void CutJudge::loss(Source source) {

@@ -56,9 +56,11 @@ class CutJudge {
   void stopped(Time now, bool power);
   // A device of the source lost its cache while the machine runs.
   void loss(Source source);
-  // A flush of the source has ended that was issued when losses() was `before`.
+  // A flush of the source has ended that was issued when losses() was `before`. One that has failed
+  // tells of a loss itself: without any device's cache a volume loses what was written to a region
+  // that had come back from a target, and is read there again (Oracle::expect_told_losses()).
   uint64_t losses(Source source) const { return volumes_[source].losses; }
-  void flushed(Source source, uint64_t before);
+  void flushed(Source source, uint64_t before, bool success);
 
   // Nothing is under way, everything is flushed, and the source holds this: what else was ever
   // written to it is forgotten.

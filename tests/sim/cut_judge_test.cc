@@ -242,7 +242,7 @@ TEST_F(CutJudgeTest, WhatIsWrittenBetweenALossAndTheFlushThatTellsOfItMayBeLostW
   const uint64_t before = judge.losses(a);
   judge.loss(a);
   write(a, 1);
-  judge.flushed(a, before);
+  judge.flushed(a, before, true);
   ask();
   answer();
   EXPECT_EQ(holding(0, 0), "") << "a flush that began before the loss tells nothing";
@@ -251,8 +251,21 @@ TEST_F(CutJudgeTest, WhatIsWrittenBetweenALossAndTheFlushThatTellsOfItMayBeLostW
 // Mutation: flushed() does nothing.
 TEST_F(CutJudgeTest, AfterTheFlushThatToldOfALossWritesCountAgain) {
   judge.loss(a);
-  judge.flushed(a, judge.losses(a));
+  judge.flushed(a, judge.losses(a), true);
   write(a, 1);
+  ask();
+  answer();
+  EXPECT_NE(holding(0, 0), "");
+}
+
+// Mutations: flushed() takes no loss; it leaves the volume untold.
+TEST_F(CutJudgeTest, AFlushThatFailedHasLostWhatWasWrittenBeforeAndNothingAfterIt) {
+  write(a, 1);
+  judge.flushed(a, judge.losses(a), false);
+  ask();
+  answer();
+  EXPECT_EQ(holding(0, 0), "");
+  write(a, 2);
   ask();
   answer();
   EXPECT_NE(holding(0, 0), "");

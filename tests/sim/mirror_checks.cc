@@ -33,9 +33,12 @@ bool is_flushed(const std::vector<MirrorInfo>& infos, const std::string& volume)
   return above->state != Relation::kSuspended && is_flushed(infos, above->source);
 }
 
+// SYNC with bits: the leg has left on the core of its source, with the FLUSH that has just been
+// answered, and the word of it is on its way to the owner of the mirrors. A leg that sends has no
+// bits, so a mirror that stays like this has forgotten that it was left.
 bool is_moving(const MirrorInfo& info) {
   return info.state == Relation::kCopying || info.state == Relation::kReverse ||
-         (info.state == Relation::kSync && info.missing_bytes != 0);
+         (info.state == Relation::kSync && (info.missing_bytes != 0 || info.changed_bytes() != 0));
 }
 
 }  // namespace
@@ -57,9 +60,9 @@ rt::Task<> MirrorScene::bring_to_rest(bool all_in_sync) {
     for (const MirrorInfo& info : infos) {
       const bool apart = info.state == Relation::kSplit || info.state == Relation::kSuspended;
       if (!is_moving(info) && !(apart && all_in_sync)) continue;
-      open += fmt::format(" {} is {} ({}, {:.1f} %, {} missing)", info.name,
+      open += fmt::format(" {} is {} ({}, {:.1f} %, {} missing, {} changed)", info.name,
                           mirror::state_name(info.state), info.reason, info.progress,
-                          info.missing_bytes);
+                          info.missing_bytes, info.changed_bytes());
       if (!apart) continue;
       const auto begun = co_await array_->mirrors().resync({{info.name}, false});
       if (!begun) open += ": " + begun.error().describe();

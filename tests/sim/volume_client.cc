@@ -117,7 +117,7 @@ rt::Task<Outcome> VolumeClient::flush_request() {
   const uint64_t losses = cuts_ != nullptr ? cuts_->losses(source_) : 0;
   const Outcome outcome = co_await host_.flush();
   oracle_.end_flush(moments_.next(), issued, outcome == Outcome::kDone);
-  if (cuts_ != nullptr) cuts_->flushed(source_, losses);
+  if (cuts_ != nullptr) cuts_->flushed(source_, losses, outcome == Outcome::kDone);
   co_return outcome;
 }
 
