@@ -98,9 +98,11 @@ rt::Task<> Jobs::save_behind(JobPtr job) {
 rt::Task<Result<meta::JobRow>> Jobs::cancel_work(JobPtr job, bool confirmed) {
   if (stopping_) co_return fail(Code::kShutdown);
   if (job->work == nullptr) {
-    co_return fail(Code::kState,
-                   fmt::format("the job has ended: mirror {} does not work at it now", job->mirror),
-                   "duplex mirror show " + job->mirror);
+    co_return fail(
+        Code::kState,
+        fmt::format("mirror {} does not work at job {} now and goes on with it by itself",
+                    job->mirror, job->row.id),
+        fmt::format("duplex mirror show {0}; mirror delete {0} ends the job as well", job->mirror));
   }
   CO_TRY(co_await job->work->cancel(confirmed));
   const rt::Micros deadline = control_.clock().now() + kCancelWait;

@@ -248,16 +248,16 @@ TEST_F(JobDeskTest, ACancelWaitsForTheWorkToEndAndTakesTheConfirmationAlong) {
   EXPECT_LT(world.sim.now() - before, Jobs::kCancelWait + rt::kSecond);
 }
 
-// Mutation: cancel_work() answers kShutdown for a job without work.
-TEST_F(JobDeskTest, ACancelOfAJobThatNobodyWorksAtSaysThatItHasEnded) {
+// It has not ended: the same number runs again. Mutation: cancel_work() says that it has.
+TEST_F(JobDeskTest, ACancelOfAJobThatNobodyWorksAtSaysThatItGoesOn) {
   const uint32_t id = open("copy", "m1", work).id;
   close(id, JobDesk::End::kStopped);
   const auto refused = world.run(jobs->cancel(id));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), Code::kState);
-  EXPECT_TRUE(refused.error().message().starts_with("the job has ended"))
-      << refused.error().describe();
-  EXPECT_EQ(refused.error().next(), "duplex mirror show m1");
+  EXPECT_EQ(refused.error().message(),
+            "mirror m1 does not work at job 1 now and goes on with it by itself");
+  EXPECT_EQ(refused.error().next(), "duplex mirror show m1; mirror delete m1 ends the job as well");
   EXPECT_EQ(open("copy", "m1", work).id, id) << "its mirror goes on with it";
 }
 

@@ -8,6 +8,25 @@
 #include "mirror/mirrors_impl.h"
 
 namespace duplex::mirror {
+namespace {
+
+// What the targets let hosts do, to be given back when nothing comes of it.
+class ShutTargets {
+ public:
+  void shut(volume::Member& target, volume::Access access) {
+    before_.emplace_back(&target, target.access());
+    target.set_access(std::move(access));
+  }
+  void undo() {
+    for (const auto& [target, access] : before_) target->set_access(access);
+  }
+
+ private:
+  std::vector<std::pair<volume::Member*, volume::Access>> before_;
+};
+
+}  // namespace
+
 // A client with several connections is named once.
 std::string names_of(const std::vector<volume::Member::Client>& clients, bool writers_only) {
   std::vector<std::pair<std::string_view, size_t>> found;
@@ -43,26 +62,11 @@ rt::Task<Known> MirrorsImpl::known_for_resync(Mirror& mirror, bool disconnect) c
   co_return known;
 }
 
-// What the targets let hosts do, to be given back when nothing comes of it.
-class Shut {
- public:
-  void shut(volume::Member& target, volume::Access access) {
-    before_.emplace_back(&target, target.access());
-    target.set_access(std::move(access));
-  }
-  void undo() {
-    for (const auto& [target, access] : before_) target->set_access(access);
-  }
-
- private:
-  std::vector<std::pair<volume::Member*, volume::Access>> before_;
-};
-
 rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::resync(Names which) {
   const Turn turn = co_await turn_.lock();
   CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(which.names));
   std::vector<Mirror*> at_rest;
-  Shut targets;
+  ShutTargets targets;
   for (Mirror* mirror : all) {
     if (mirror->state == Relation::kSplit || mirror->state == Relation::kSuspended)
       at_rest.push_back(mirror);
@@ -164,7 +168,7 @@ rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::restore(Restore request) 
   CO_TRY_ASSIGN(const std::vector<Mirror*> all, expand(request.names));
   CO_TRY(one_restore_each(all));
   std::vector<Mirror*> due;
-  Shut targets;
+  ShutTargets targets;
   for (Mirror* mirror : all) {
     if (mirror->state == Relation::kReverse) continue;
     due.push_back(mirror);
@@ -173,7 +177,7 @@ rt::Task<Result<std::vector<MirrorInfo>>> MirrorsImpl::restore(Restore request) 
   }
   const Result<void> done = co_await restore_all(due, request);
   if (!done && done.error().code() == Code::kInDoubt) {
-    for (Mirror* mirror : due) co_await stay_in_doubt(*mirror, done.error());
+    for (const Mirror* mirror : due) tell_doubt(*mirror, done.error());
   } else if (!done) {
     targets.undo();
   }
@@ -217,22 +221,13 @@ Result<void> MirrorsImpl::one_restore_each(const std::vector<Mirror*>& all) cons
   return {};
 }
 
-// The next start finds either the volume as it is now or one to be restored; what hosts write until
-// then would be lost in the second case. Nor does the target change.
-rt::Task<> MirrorsImpl::stay_in_doubt(Mirror& mirror, const Error& why) {
-  const std::string next = "restart duplexd";
-  co_await rt::hop(mirror.source.core());
-  mirror.source.tracker().refuse_writes(
-      Error(Code::kInDoubt,
-            fmt::format("whether volume {} is restored from volume {} shows at the next start",
-                        mirror.source_name(), mirror.target_name()),
-            next));
-  co_await rt::hop(control_);
+// Its transition has made the source refuse writes; nor does the target change.
+void MirrorsImpl::tell_doubt(const Mirror& mirror, const Error& why) {
   tell(Severity::kError, "restore_in_doubt", mirror,
        fmt::format("volume {} takes no writes: whether its restore from volume {} was stored shows "
                    "at the next start ({})",
                    mirror.source_name(), mirror.target_name(), why.message()),
-       next);
+       "restart duplexd");
 }
 
 // --- verify

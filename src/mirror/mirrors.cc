@@ -48,7 +48,23 @@ Result<Mirror*> MirrorsImpl::find(const std::string& name) const {
   if (found != mirrors_.end() && found->second->state != Relation::kSimplex) {
     return found->second.get();
   }
+  TRY(refuse_parting(name));
   return fail(Code::kNoName, fmt::format("there is no mirror {}", name), "duplex mirror list");
+}
+
+// Its leave() of its volumes is still to come, and goes by its name.
+Result<void> MirrorsImpl::refuse_parting(const std::string& name) const {
+  for (const auto& mirror : parting_) {
+    if (mirror->row.name == name) return std::unexpected(parting_error(*mirror));
+  }
+  return {};
+}
+
+Error MirrorsImpl::parting_error(const Mirror& mirror) {
+  return Error(Code::kBusy,
+               fmt::format("mirror {} is gone, but its writes to volume {} have not ended",
+                           mirror.row.name, mirror.target_name()),
+               "duplex device list");
 }
 
 Mirror* MirrorsImpl::with(MirrorId id) const {
@@ -282,14 +298,12 @@ rt::Task<Result<Mirrors::Created>> MirrorsImpl::create(CreateMirror request) {
   if (source.number == target.number) {
     co_return fail(Code::kInvalid, "a volume cannot be mirrored to itself", "name two volumes");
   }
+  CO_TRY(refuse_parting(request.name));
   // A write of a mirror that has gone may still reach its target.
   for (const auto& parting : parting_) {
     const VolumeNumber late = parting->target.number();
     if (late != source.number && late != target.number) continue;
-    co_return fail(Code::kBusy,
-                   fmt::format("mirror {} is gone, but its writes to volume {} have not ended",
-                               parting->row.name, parting->target_name()),
-                   "duplex device list");
+    co_return std::unexpected(parting_error(*parting));
   }
   CO_TRY(co_await make(request, source, target));
   CO_TRY_ASSIGN(Mirror* const made, find(request.name));
@@ -456,7 +470,7 @@ rt::Task<Result<void>> MirrorsImpl::remove(std::string name, bool confirmed) {
   known.facts.set(Guard::kMissingLeft, info.missing_bytes > 0);
   known.facts.set(Guard::kNotConfirmed, info.missing_bytes > 0 && !confirmed);
   known.count = format_size(info.missing_bytes);
-  CO_TRY(co_await event(*mirror, RelationEvent::kDelete, known));
+  CO_TRY(co_await event(*mirror, RelationEvent::kDelete, known, {.confirmed = confirmed}));
   for (auto& [group, members] : groups_) members.erase(mirror->row.id);
   tell(Severity::kInfo, "mirror_deleted", *mirror,
        fmt::format("mirror {} of volume {} to volume {} was deleted", name, info.source,

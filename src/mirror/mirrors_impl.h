@@ -10,7 +10,9 @@
 //    before the turn may be stale in it.
 // 2. A change is durable before it is seen: in one transaction with the maps it concerns. Only a
 //    lost target is suspended also when the store takes no record (faults.cc).
-// 3. Nothing inside a turn waits longer than kMostWait for a device or a client.
+// 3. Each wait for a device inside a turn ends after kMostWait, for a client after
+//    Member::kDisconnectTime; those of one verb, and of its mirrors, add up. A commit waits for the
+//    store as long as that takes.
 // 4. A job that has ended takes a turn to say what follows; by then its place in the mirror is
 //    empty, so a verb that ended it does not wait for its turn.
 #pragma once
@@ -90,6 +92,8 @@ class MirrorsImpl final : public Mirrors {
 
   // Looking up. Mirrors do not go while a turn is held.
   Result<Mirror*> find(const std::string& name) const;
+  Result<void> refuse_parting(const std::string& name) const;
+  static Error parting_error(const Mirror& mirror);
   Mirror* with(MirrorId id) const;  // null: it is gone
   // Mirrors and the members of groups, each once, in the order named. kState: an empty group.
   Result<std::vector<Mirror*>> expand(const std::vector<std::string>& names) const;
@@ -135,7 +139,7 @@ class MirrorsImpl final : public Mirrors {
   rt::Task<Result<void>> resync_all(const std::vector<Mirror*>& all, bool disconnect);
   Result<void> one_restore_each(const std::vector<Mirror*>& all) const;
   rt::Task<Result<void>> restore_all(const std::vector<Mirror*>& all, const Restore& request);
-  rt::Task<> stay_in_doubt(Mirror& mirror, const Error& why);
+  void tell_doubt(const Mirror& mirror, const Error& why);
 
   // jobs.cc
   void start_job(Mirror& mirror, JobKind kind);
@@ -176,6 +180,7 @@ class MirrorsImpl final : public Mirrors {
   const Outcome& at_start(const Mirror& mirror, const meta::Marks::Found& found, bool attached,
                           bool bits) const;
   rt::Task<> go_on(Mirror& mirror);
+  rt::Task<> keep_difference(Mirror& mirror);
   rt::Task<> leave_no_marks();
 
   // groups.cc

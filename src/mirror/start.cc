@@ -204,6 +204,7 @@ rt::Task<> MirrorsImpl::stop() {
         if (!ended) all_ended = false;
       }
     }
+    for (const auto& [id, mirror] : mirrors_) co_await keep_difference(*mirror);
     // After a start that failed the maps may lack what the marks on disk say.
     if (all_ended && has_started_) co_await leave_no_marks();
   }
@@ -221,6 +222,20 @@ rt::Task<> MirrorsImpl::stop() {
     parting_.push_back(std::move(mirrors_.extract(mirror.row.id).mapped()));
     co_await part_with(mirror);
   }
+}
+
+// What a verify has found and its mirror not yet heard of. One that does not get as far as to be
+// suspended has the bits at least: the next start copies them.
+rt::Task<> MirrorsImpl::keep_difference(Mirror& mirror) {
+  const auto job = mirror.done_jobs[static_cast<size_t>(JobKind::kCompare)];
+  if (!job || co_await differs(mirror, *job)) co_return;
+  co_await rt::hop(mirror.source.core());
+  volume::Tracker& tracker = mirror.source.tracker();
+  for (auto word = job->unmarked.next_word(HotExtent(0)); word;
+       word = job->unmarked.next_word(HotExtent(word->stretch.value() + 1))) {
+    tracker.or_word(mirror.bits(), word->stretch, word->regions);
+  }
+  co_await rt::hop(control_);
 }
 
 rt::Task<> MirrorsImpl::leave_no_marks() {

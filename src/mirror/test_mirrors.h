@@ -16,6 +16,8 @@
 #include "pool/pool.h"
 #include "sim/machine.h"
 #include "sim/simulation.h"
+#include "volume/members.h"
+#include "volume/volume_impl.h"
 
 namespace duplex::mirror::testing {
 
@@ -108,6 +110,18 @@ class TestMirrors {
     EXPECT_TRUE(result) << "it never ends";
     return *std::move(result);
   }
+  // Goes on beside what is run next, until end_of() asks for its outcome.
+  template <class T>
+  using Begun = std::shared_ptr<sim::detail::Outcome<T>>;
+  template <class T>
+  Begun<T> begin(rt::Task<T> task) {
+    return sim.start(box.control(), std::move(task));
+  }
+  template <class T>
+  T end_of(const Begun<T>& begun) {
+    EXPECT_TRUE(sim.finish(*begun)) << "it never ends";
+    return *std::move(begun->value);
+  }
   void pass(rt::Micros time) { sim.run(box.control(), sleep(box.control().clock(), time)); }
 
   void add_device(const std::string& path, uint64_t bytes = 128 * kMiB) {
@@ -139,8 +153,22 @@ class TestMirrors {
     return false;
   }
 
+  // A volume in a mirror, from within: valid as long as it is in one.
+  volume::Member& member(const std::string& name) {
+    volume::Member& found = *run(volumes->join(volumes->info(name)->number, "test")).value();
+    sim.run(box.control(), volumes->leave(found, "test"));
+    return found;
+  }
+
   Result<void> write(const std::string& name, uint64_t offset, uint64_t bytes, int what) {
     return run(write_on(*volumes, name, offset, bytes, std::byte(what), box.control()));
+  }
+  Begun<Result<void>> begin_write(const std::string& name, uint64_t offset, uint64_t bytes,
+                                  int what) {
+    return begin(write_on(*volumes, name, offset, bytes, std::byte(what), box.control()));
+  }
+  Begun<Result<void>> begin_zero(const std::string& name, ByteRange range) {
+    return begin(zero_on(*volumes, name, range, box.control()));
   }
   Result<void> flush(const std::string& name) {
     return run(flush_on(*volumes, name, box.control()));
@@ -212,6 +240,15 @@ class TestMirrors {
     volumes.close(std::move(open));
     co_return result;
   }
+  static rt::Task<Result<void>> zero_on(volume::Volumes& volumes, std::string name, ByteRange range,
+                                        rt::Core& control) {
+    CO_TRY_ASSIGN(auto open, volumes.open(name, "test", [] {}));
+    co_await rt::hop(open->volume().core());
+    Result<void> result = co_await open->volume().zero(range, {});
+    co_await rt::hop(control);
+    volumes.close(std::move(open));
+    co_return result;
+  }
   static rt::Task<Result<void>> flush_on(volume::Volumes& volumes, std::string name,
                                          rt::Core& control) {
     CO_TRY_ASSIGN(auto open, volumes.open(name, "test", [] {}));
@@ -234,6 +271,33 @@ class TestMirrors {
     if (data != std::vector<std::byte>(bytes, data[0])) co_return -1;
     co_return static_cast<int>(data[0]);
   }
+};
+
+// Two devices, a volume on each, and a mirror `m` of p to s when a test asks for it.
+class PairTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    t.add_device("/d1");
+    t.add_device("/d2");
+    t.add_volume("p", "d1");
+    t.add_volume("s", "d2");
+  }
+  void make_sync() {
+    const auto made = t.create("m", "p", "s");
+    ASSERT_TRUE(made) << made.error().describe();
+    ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  }
+  Result<CutInfo> split(std::vector<std::string> names = {"m"}, bool read_only = false) {
+    return t.run(
+        t.mirrors->split({.names = std::move(names), .pairs = {}, .read_only = read_only}));
+  }
+  Result<std::vector<MirrorInfo>> resync(const std::string& name = "m") {
+    return t.run(t.mirrors->resync({.names = {name}}));
+  }
+  sim::DiskFile& disk(const char* path) { return *t.box.disk().find(path); }
+  sim::DiskFaults& faults(const char* path) { return disk(path).faults; }
+
+  TestMirrors t;
 };
 
 }  // namespace duplex::mirror::testing

@@ -98,12 +98,38 @@ rt::Task<Result<void>> Transition::run(MirrorsImpl& all, Transitions transitions
   if (done) {
     for (const auto& one : transitions) co_await one->settle_source();
     for (const auto& one : transitions) co_await one->settle_target();
+  } else if (done.error().code() == Code::kInDoubt) {
+    for (const auto& one : transitions) co_await one->refuse_writes();
+  }
+  if (!done) {
+    for (const auto& one : transitions) co_await one->unseal();
   }
   for (const auto& one : transitions) co_await one->open_gates();
   if (!done) {
     for (const auto& one : transitions) one->go_on_as_before();
   }
   co_return done;
+}
+
+// Of a delete that did not happen.
+rt::Task<> Transition::unseal() {
+  if (!outcome_.does(Action::kRemove)) co_return;
+  co_await rt::hop(mirror_.source.core());
+  mirror_.leg->disarm();
+  co_await rt::hop(all_.control_);
+}
+
+// Of a restore in doubt: the next start finds either the volume as it is now or one to be restored.
+// What hosts write until then would be lost in the second case, also what waits at the gate now.
+rt::Task<> Transition::refuse_writes() {
+  if (!next_missing_) co_return;
+  co_await rt::hop(mirror_.source.core());
+  mirror_.source.tracker().refuse_writes(
+      Error(Code::kInDoubt,
+            fmt::format("whether volume {} is restored from volume {} shows at the next start",
+                        mirror_.source_name(), mirror_.target_name()),
+            "restart duplexd"));
+  co_await rt::hop(all_.control_);
 }
 
 void Transition::go_on_as_before() {
@@ -125,24 +151,26 @@ rt::Task<Result<void>> Transition::prepare() {
     CO_TRY(co_await wait_for(drain_leg(mirror_, all_.control_)));
   }
   for (const Action action : outcome_.actions()) CO_TRY(co_await do_now(action));
-  if (outcome_.does(Action::kDrainSource) && outcome_.does(Action::kRemove)) {
-    co_return co_await refuse_a_holder();
-  }
+  if (outcome_.does(Action::kRemove)) co_return co_await refuse_a_holder();
   co_return Result<void>();
 }
 
-// A write that was still under way when the delete was allowed may have left the target the only
-// one that has it.
+// A write or a flush that was still under way when the delete was allowed may have left the target
+// the only one that has something. From here on nobody relies on it: a flush that fails while the
+// record is being stored is told to the host.
 rt::Task<Result<void>> Transition::refuse_a_holder() {
   co_await rt::hop(mirror_.source.core());
   const uint64_t bytes = mirror_.source.tracker().map(mirror_.missing()).set_bytes();
+  if (bytes == 0) mirror_.leg->seal();
   co_await rt::hop(all_.control_);
   if (bytes == 0) co_return Result<void>();
   Known known;
   known.count = format_size_rounded(bytes);
   known.facts.set(Guard::kMissingLeft);
-  co_return std::unexpected(
-      all_.refusal(next(mirror_.state, RelationEvent::kDelete, known.facts), mirror_, known));
+  known.facts.set(Guard::kNotConfirmed, !how_.confirmed);
+  const Outcome& now = next(mirror_.state, RelationEvent::kDelete, known.facts);
+  if (now.kind != Kind::kRefused) co_return Result<void>();
+  co_return std::unexpected(all_.refusal(now, mirror_, known));
 }
 
 // A copy beside a restore gets bits for what is restored before readers find it. Until then it

@@ -35,6 +35,7 @@ class Transition {
     uint64_t cut = 0;                                // of a split
     std::string detail = {};                         // of a fault
     const volume::ChangeMap* difference = nullptr;   // of a verify
+    bool confirmed = false;                          // of a delete
     bool at_start = false;                           // no leg sends yet, whatever the state says
     bool doubt = false;  // the marks were lost: nobody knows which side is newer
   };
@@ -77,6 +78,8 @@ class Transition {
   rt::Task<> record_maps(Ledger& ledger);
   rt::Task<> record_downstream(Ledger& ledger);
 
+  rt::Task<> refuse_writes();
+  rt::Task<> unseal();
   void go_on_as_before();
   void settle_leg();
   void adopt();

@@ -11,19 +11,15 @@ namespace {
 
 using testing::TestMirrors;
 
-class VerifyTest : public ::testing::Test {
+class VerifyTest : public testing::PairTest {
  protected:
   void SetUp() override {
-    t.add_device("/d1");
-    t.add_device("/d2");
-    t.add_volume("p", "d1");
-    t.add_volume("s", "d2");
+    PairTest::SetUp();
     ASSERT_TRUE(t.write("p", 0, 8 * kMiB, 1));
-    ASSERT_TRUE(t.create("m", "p", "s"));
-    ASSERT_TRUE(t.reaches("m", Relation::kSync));
+    make_sync();
     ASSERT_TRUE(t.flush("p"));
   }
-  sim::DiskFile& disk() { return *t.box.disk().find("/d2"); }
+  sim::DiskFile& disk() { return PairTest::disk("/d2"); }
   // Regions of the target's device that hold what was written, in their order there.
   std::vector<uint64_t> places() {
     std::vector<uint64_t> found;
@@ -54,17 +50,11 @@ class VerifyTest : public ::testing::Test {
   }
   void slowly() { ASSERT_TRUE(t.run(work().set_rate(kMiB))); }
   Relation state() { return t.show("m").state; }
-  bool resync() { return t.run(t.mirrors->resync({.names = {"m"}})).has_value(); }
-  Result<CutInfo> split() {
-    return t.run(t.mirrors->split({.names = {"m"}, .pairs = {}, .read_only = false}));
-  }
   void expect_equal() {
     const auto cut = split();
     ASSERT_TRUE(cut) << cut.error().describe();
     EXPECT_EQ(t.read("s", 0, 8 * kMiB), 1);
   }
-
-  TestMirrors t;
 };
 
 // Mutations: compare() does not tell the verifier that the bits are there; accuse() sets no bit.
@@ -180,7 +170,7 @@ TEST_F(VerifyTest, ATargetThatIsAwayIsNotAccusedOfAllItHolds) {
 // Mutation: tell_found() does not ask again.
 TEST_F(VerifyTest, AStoreThatRefusesIsAskedAgain) {
   spoil({0});
-  bool& full = t.box.disk().find("/state/state.db-wal")->faults.full;
+  bool& full = faults("/state/state.db-wal").full;
   full = true;
   begin();
   t.pass(3 * rt::kSecond);
@@ -190,6 +180,24 @@ TEST_F(VerifyTest, AStoreThatRefusesIsAskedAgain) {
   EXPECT_EQ(end(), JobDesk::End::kFailed);
   EXPECT_EQ(state(), Relation::kSuspended);
   EXPECT_EQ(t.show("m").changed_bytes_source, kRegionBytes);
+}
+
+// The next start has SYNC without a bit otherwise, and nobody ever hears of it again. Mutation:
+// stop() does not call keep_difference().
+TEST_F(VerifyTest, WhatItHasFoundIsKnownAfterAStopThatComesFirst) {
+  spoil({0, 100});
+  bool& full = faults("/state/state.db-wal").full;
+  full = true;
+  begin();
+  t.pass(3 * rt::kSecond);
+  ASSERT_EQ(state(), Relation::kSync) << "it has not been told";
+  full = false;
+  t.stop();
+  t.open();
+  EXPECT_EQ(state(), Relation::kSuspended);
+  EXPECT_EQ(t.show("m").changed_bytes_source, kRegionBytes) << "the verify waited at the first one";
+  ASSERT_TRUE(resync());
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
 }
 
 }  // namespace

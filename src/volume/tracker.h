@@ -84,6 +84,7 @@ class Tracker final : private MarkSink {
   rt::Task<Result<HotSet::Use>> use(ByteRange range);
   // From now on use() fails with `why`: what it would mark, the next start might overwrite.
   void refuse_writes(Error why) { refused_ = std::move(why); }
+  const std::optional<Error>& refused() const { return refused_; }
   HotSet::State state(HotExtent extent) const { return hot_.state(extent); }
   // Ends what is under way. No write, copy or flush is running any more.
   rt::Task<> close();

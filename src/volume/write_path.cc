@@ -240,6 +240,7 @@ rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = planted(Bug::kRootEpochLost) ? pass.epoch() : root.value_or(pass.epoch());
   if (tracker_ != nullptr) [[unlikely]] {
+    if (tracker_->refused()) co_return std::unexpected(*tracker_->refused());
     if (has_to_come_back(range)) co_return fail(kRepeat);
     co_return co_await write_all(epoch, offset, from);
   }
@@ -266,6 +267,7 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = root.value_or(pass.epoch());
   if (tracker_ != nullptr) [[unlikely]] {
+    if (tracker_->refused()) co_return std::unexpected(*tracker_->refused());
     if (has_to_come_back(range)) co_return fail(kRepeat);
     co_return co_await zero_all(epoch, range, mode);
   }

@@ -42,7 +42,12 @@ canaries=("$build"/bin/canary_*)
 [ $# -eq 0 ] || canaries=("${@/#/$build/bin/}")
 passed=0 failed=0
 for canary in "${canaries[@]}"; do
-  [ -x "$canary" ] || continue
+  if [ ! -x "$canary" ]; then
+    [ $# -eq 0 ] && continue
+    echo "$(basename "$canary") is not in $build/bin"
+    failed=$((failed + 1))
+    continue
+  fi
   start=$SECONDS
   if finding=$(find_bug "$canary"); then
     passed=$((passed + 1))

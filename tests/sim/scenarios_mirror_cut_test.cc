@@ -114,6 +114,42 @@ TEST(Traces, F11ATargetBelowAMirrorThatCopiesCannotBeSplit) {
   EXPECT_EQ(box.get("u", 0), "B");
 }
 
+// An old write that its own backing refuses; a new one brings the region back while the cut
+// flushes. On disk it is still missing: decided now, a start would read it from a volume that has
+// hosts of its own. Mutation: finish() without is_returning().
+TEST(Traces, F24ARegionThatComesBackWhileACutFlushesMakesItVoid) {
+  int reached = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    MirrorBox box(seed);
+    box.mirror("m1", "p", "s");
+    box.put("p", 4, 'A');
+    ASSERT_TRUE(box.run(box.flush("p")));
+    sim::DiskFaults& faults = box.disk("/dev/p").faults;
+    faults.slow = faults.write_error = 1;
+    rt::Core& control = box.machine.control();
+    const auto old =
+        box.simulation.start(control, box.write("p", 4 * kRegionBytes, kRegionBytes, 'B'));
+    box.pass(rt::kMillisecond);
+    const auto cut = box.simulation.start(
+        control, box.array->mirrors().split({.names = {"m1"}, .pairs = {}, .read_only = false}));
+    while (!cut->done && box.info("m1").missing_bytes == 0) box.pass(100);
+    if (cut->done) continue;  // the old write took too long
+    box.pass(2 * rt::kMillisecond);
+    faults.slow = faults.write_error = 0;
+    ASSERT_TRUE(box.run(box.write("p", 4 * kRegionBytes, kBlockBytes, 'C')));
+    EXPECT_EQ(box.info("m1").missing_bytes, 0u);
+    if (cut->done) continue;  // its flush was faster
+    ++reached;
+    ASSERT_TRUE(box.simulation.finish(*cut));
+    ASSERT_TRUE(box.simulation.finish(*old));
+    EXPECT_FALSE(*cut->value);
+    box.await("m1", Relation::kSync);
+    EXPECT_TRUE(box.is_equal("p", "s"));
+  }
+  EXPECT_GT(reached, 10);
+}
+
 TEST(Traces, F12ASplitThatATargetFailsLeavesNobodySplit) {
   MirrorBox box(1);
   box.mirror("m1", "p", "s");

@@ -267,11 +267,12 @@ class ResyncCutOff : public Pairs {
 
 TEST(Traces, F28ARestoreHappensWhollyOrNotAtAll) {
   EXPECT_GT(cut_everywhere<RestoreCutOff>(Ending::kPowerInStore, 2), 3u);
+  EXPECT_GT(cut_everywhere<RestoreCutOff>(Ending::kPower, 1), 3u);
 }
 
 TEST(Traces, F28AResyncOfSeveralBeginsForAllOrForNone) {
   EXPECT_GT(cut_everywhere<ResyncCutOff>(Ending::kPowerInStore, 2), 3u);
-  EXPECT_GT(cut_everywhere<RestoreCutOff>(Ending::kPower, 1), 3u);
+  EXPECT_GT(cut_everywhere<ResyncCutOff>(Ending::kPower, 1), 3u);
 }
 
 TEST(Traces, F37AfterADeleteInTheMiddleOfACopyTheTargetIsNotOpened) {
