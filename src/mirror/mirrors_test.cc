@@ -265,6 +265,33 @@ TEST_F(MirrorsTest, AnOwnBackingThatFailsAWriteIsReadFromTheTargetAndRepaired) {
   EXPECT_TRUE(split({"m"}));
 }
 
+// The next start may find it split, and its hosts write there what nobody may read here. Mutation:
+// stay_in_doubt() leaves the origins alone.
+TEST_F(MirrorsTest, NothingBecomesMissingAtTheTargetOfACutInDoubt) {
+  t.add_device("/d3");
+  t.add_volume("s2", "d3");
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.create("m2", "p", "s2"));
+  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  faults("/d1").write_error = 1;
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_GT(t.show("m").missing_bytes, 0u);
+  faults("/d1").write_error = 0;
+  for (int i = 0; i < 100 && t.show("m").missing_bytes > 0; ++i) t.pass(rt::kSecond / 10);
+  ASSERT_TRUE(t.flush("p"));
+  faults("/state/state.db-wal").flush_error = 1;
+  ASSERT_EQ(split({"m"}).error().code(), Code::kInDoubt);
+  faults("/d1").read_error = 1;
+  EXPECT_EQ(t.read("p", 0, 4096), 2);
+  t.pass(rt::kSecond / 10);
+  ASSERT_EQ(t.events.count("region_repaired"), 1u);
+  faults("/d1") = {.write_error = 1, .flush_error = 1};
+  EXPECT_TRUE(t.flush("p"));
+  EXPECT_EQ(t.show("m").missing_bytes, 0u);
+  EXPECT_GT(t.show("m2").missing_bytes, 0u);
+}
+
 TEST_F(MirrorsTest, AVerifyOfEqualVolumesChangesNothing) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));
   make_sync();
