@@ -19,6 +19,10 @@
 namespace duplex::volume {
 namespace {
 
+// How many losses one read has told before it reads again. A device that fails every flush while
+// writes go on has another one each time: what it returns then is as good as unread.
+constexpr uint32_t kMostTold = 3;
+
 // f(region) for each region set in a word of `stretch`.
 template <class F>
 void each_region(HotExtent stretch, uint64_t regions, F f) {
@@ -66,6 +70,7 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
                                                Rescue how) {
   // Who has the lock waits for nobody: no write is under way there.
   bool is_landed = how != Rescue::kLocks || planted(Bug::kReadBesideLanding);
+  uint32_t told = 0;
   while (!into.empty()) {
     const Route from = route({offset, into.size()});
     const std::span<std::byte> part = into.first(from.length);
@@ -86,8 +91,11 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
     } else {
       Result<void> done = co_await backing_.read(offset, part);
       if (has_untold_loss()) [[unlikely]] {
-        co_await tell_loss();
-        continue;
+        if (told++ < kMostTold) {
+          co_await tell_loss();
+          continue;
+        }
+        done = fail(Code::kMediumRead);
       }
       if (is_missing({offset, part.size()}) && !planted(Bug::kMissingIgnored))
         continue;  // lost meanwhile

@@ -143,6 +143,25 @@ TEST_F(OwnLossTest, ALossThatNobodyHasToldOfIsSettledBeforeWhatItLeftIsRead) {
   EXPECT_TRUE(is_missing(0));
 }
 
+// Every flush fails, and writes go on: there is always one more. Mutations: kMostTold is 100;
+// rescue_part() does not ask for a loss.
+TEST_F(OwnLossTest, AReadOfADeviceThatGoesOnLosingIsAnsweredByATargetOrRefused) {
+  begin(2 * kExtent);
+  ASSERT_TRUE(finish(backing.write(0, filled(2 * kExtent, 9))));
+  backing.untold_loss = backing.always_writes = true;
+  backing.fail_flush.assign(50, Code::kFlushLost);
+  EXPECT_EQ(here(0), 1);
+  EXPECT_LE(backing.count("flush"), 5u);
+  core().inside([&] { tracker.set(kBits, {kExtent, kExtent}); });
+  const rt::Buffer both = core().buffers().get(2 * kExtent);
+  const auto mixed = finish(volume.read(0, both.span()));
+  ASSERT_FALSE(mixed);
+  EXPECT_EQ(mixed.error().code(), Code::kMediumRead);
+  leave(one);
+  int value = -1;
+  EXPECT_FALSE(read(0, value));
+}
+
 // A host's own read of whole blocks takes a way of its own. Mutation: read() looks at is_missing()
 // alone.
 TEST_F(OwnLossTest, AHostThatReadsWholeBlocksFindsNothingThatALostCacheLeft) {
