@@ -215,6 +215,51 @@ TEST_F(OwnLossTest, AWriteWithFuaIsRefusedWhenAnotherFlushHasMetTheLossOfAPartOf
   EXPECT_FALSE(written->value());
 }
 
+// The same without FUA: the flush that met the loss has told its own host, and the next one says
+// nothing. Mutations: write() does not compare the losses; zero_in_order() does not.
+TEST_F(OwnLossTest, ARequestOfSeveralPiecesIsRefusedWhenOneOfThemWasLostMeanwhile) {
+  begin();
+  leave(one);
+  const auto is_refused = [&](rt::Task<Result<void>> request) {
+    backing.hold_reads = true;
+    const auto done = world.start(core(), std::move(request));
+    world.run();
+    EXPECT_FALSE(done->has_value());
+    core().inside([&] {
+      volume.own_debtor().lost(Error(Code::kFlushLost));
+      backing.release();
+    });
+    world.run();
+    EXPECT_FALSE(finish(volume.flush()));
+    EXPECT_TRUE(finish(volume.flush()));
+    return done->has_value() && !done->value();
+  };
+  EXPECT_TRUE(is_refused(volume.write(0, filled(4096 + 512, 2), false)));
+  EXPECT_TRUE(is_refused(volume.zero({0, 4096 + 512}, {})));
+}
+
+// What was lost before the first piece is none of it. Mutation: write() and zero_in_order() count
+// from their beginning.
+TEST_F(OwnLossTest, ARequestThatWaitedWhileOthersWereLostIsNotRefused) {
+  begin();
+  leave(one);
+  ASSERT_TRUE(write(2 * kExtent, 4096, 1));
+  const auto is_taken = [&](rt::Task<Result<void>> request) {
+    backing.hold = true;
+    const auto first = start_write(0, 4096, 2);
+    const auto second = world.start(core(), std::move(request));
+    world.run();
+    core().inside([&] {
+      volume.own_debtor().lost(Error(Code::kFlushLost));
+      backing.release();
+    });
+    world.run();
+    return second->has_value() && second->value();
+  };
+  EXPECT_TRUE(is_taken(volume.write(0, filled(4096, 3), false)));
+  EXPECT_TRUE(is_taken(volume.zero({0, 4096}, {})));
+}
+
 // The own backing has stored and lost it before the target was done, and that was told. Mutation:
 // verdict() does not compare the losses.
 TEST_F(OwnLossTest, AWriteIsRefusedWhenItWasLostAndThatWasToldBeforeTheTargetHadIt) {

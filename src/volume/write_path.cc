@@ -98,7 +98,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
   const ByteRange range{offset, from.size()};
   if (!is_inside(range) || range.length > kMaxRequestBytes) co_return ended(fail(Code::kSize));
   if (range.empty()) co_return Result<void>();
-  const uint64_t losses = own_debtor_.losses;
+  uint64_t losses = own_debtor_.losses;
   if constexpr (planted(Bug::kRealClock)) co_await rt::sleep_for(core_.clock(), clock() % 10);
   {
     // 1. Range lock.
@@ -113,6 +113,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
         if (!back) co_return ended(std::unexpected(std::move(back).error()));
         lock = *std::move(back);
       }
+      if (offset == range.offset) losses = own_debtor_.losses;
       const Piece piece = first_piece(offset, from.data(), from.size());
       Result<void> stored;
       if (piece.direct) {
@@ -129,6 +130,10 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
     }
   }
   if (fua) co_return ended(co_await flush_for_fua(losses));
+  // A flush may have told of a piece of it that was lost while another one was under way: the next
+  // one would not.
+  if (own_debtor_.losses != losses) [[unlikely]]
+    co_return ended(fail(Code::kFlushLost));
   co_return Result<void>();
 }
 
@@ -166,11 +171,14 @@ rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode
   if (!is_inside(range)) co_return fail(Code::kSize);  // shrunk while it waited
   const Holes holes = mode == pool::ZeroMode::kKeep ? Holes::kFilled : Holes::kAllowed;
   bool is_due = is_missing(range);
+  const uint64_t begin = range.offset;
+  uint64_t losses = own_debtor_.losses;
   while (!range.empty()) {
     if (is_due) [[unlikely]] {
       lock.release();
       CO_TRY_ASSIGN(lock, co_await lock_and_bring_back(range));
     }
+    if (range.offset == begin) losses = own_debtor_.losses;
     const Step step = first_step(range, step_bytes(mode, tracker_ != nullptr));
     Result<void> done;
     if (step.blocks) {
@@ -186,6 +194,7 @@ rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode
     // A step over a hole costs nothing and does not suspend; a volume has many.
     if (!range.empty()) co_await rt::yield();
   }
+  if (own_debtor_.losses != losses) co_return fail(Code::kFlushLost);  // as in write()
   co_return Result<void>();
 }
 
