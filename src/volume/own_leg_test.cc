@@ -511,6 +511,35 @@ TEST_F(OwnLegTest, WhatPassesTheGateIsRecordedAlsoWithoutLegs) {
   EXPECT_EQ(tracker.map(kRecorded).word(HotExtent(0)), 0b10101u);
 }
 
+// A volume in the middle of a chain: what a write from above needed was to come back while the leg
+// took writes, and the leg has left before the gate opened. Mutation: forward() takes the first
+// step for the last.
+TEST_F(OwnLegTest, AWriteFromAboveBeginsAgainWhenTheLegThatHasItsRegionLeavesAtTheGate) {
+  const auto is_stored = [&](rt::Task<Result<void>> request) {
+    mode(Mode::kSend);
+    EXPECT_TRUE(write(0, kExtent, 1));
+    lose_first();
+    backing.fail_write = Code::kMediumWrite;
+    std::optional<Gate::Closer> closer(volume.gate().close());
+    const auto done = world.start(core(), std::move(request));
+    world.run();
+    EXPECT_FALSE(done->has_value());
+    EXPECT_TRUE(is_missing(0));
+    leave(one);
+    backing.fail_write.reset();
+    core().inside([&] { closer.reset(); });
+    world.run();
+    EXPECT_FALSE(is_missing(0));
+    const bool is_done = done->has_value() && done->value();
+    core().inside([&] { tracker.replace(kBits, ChangeMap(kSize)); });
+    return is_done;
+  };
+  EXPECT_TRUE(is_stored(volume.forward_write(Epoch(1), 0, filled(4096, 3))));
+  EXPECT_EQ(byte_at(backing, 0), 3);
+  EXPECT_TRUE(is_stored(volume.forward_zero(Epoch(1), {0, 4096}, pool::ZeroMode::kKeep)));
+  EXPECT_EQ(byte_at(backing, 0), 0);
+}
+
 // Rule 9. Mutation: drained() does not wait for reads.
 TEST_F(OwnLegTest, ALegIsDrainedWhenTheReadsOfItsTargetHaveEnded) {
   begin();

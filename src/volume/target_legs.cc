@@ -174,50 +174,41 @@ void VolumeImpl::refused_by_own(ByteRange range, const Error& why) {
   for (TargetLeg* leg : legs_) leg->refused_by_source(range, why);
 }
 
-rt::Task<Result<void>> VolumeImpl::forward_write(Epoch root, uint64_t offset,
-                                                 std::span<const std::byte> from) {
+// `step` passes the gate. What is missing under it comes back first, as in write().
+template <class F>
+rt::Task<Result<void>> VolumeImpl::forward(ByteRange range, F step) {
   rt::Executor& home = rt::Executor::current();
   co_await rt::hop(core_);
-  Result<void> done;
+  Result<Passed> done = Passed::kNot;
   {
-    const ByteRange range{offset, from.size()};
     RangeLock::Held lock = co_await locks_.lock(range);
-    std::optional<RangeLock::Held> wide;
-    if (is_missing(range)) [[unlikely]] {
+    if (!is_missing(range)) [[likely]]
+      done = co_await step();
+    while (done && *done == Passed::kNot) [[unlikely]] {
       lock.release();
       auto back = co_await lock_and_bring_back(range);
       if (back) {
-        wide.emplace(*std::move(back));
+        lock = *std::move(back);
+        done = co_await step();
       } else {
         done = std::unexpected(std::move(back).error());
       }
     }
-    if (done) done = co_await write_blocks(offset, from, Holes::kAllowed, root);
   }
   co_await rt::hop(home);
-  co_return done;
+  if (!done) co_return std::unexpected(std::move(done).error());
+  co_return Result<void>();
+}
+
+rt::Task<Result<void>> VolumeImpl::forward_write(Epoch root, uint64_t offset,
+                                                 std::span<const std::byte> from) {
+  return forward({offset, from.size()}, [this, root, offset, from] {
+    return write_blocks(offset, from, Holes::kAllowed, root);
+  });
 }
 
 rt::Task<Result<void>> VolumeImpl::forward_zero(Epoch root, ByteRange range, pool::ZeroMode mode) {
-  rt::Executor& home = rt::Executor::current();
-  co_await rt::hop(core_);
-  Result<void> done;
-  {
-    RangeLock::Held lock = co_await locks_.lock(range);
-    std::optional<RangeLock::Held> wide;
-    if (is_missing(range)) [[unlikely]] {
-      lock.release();
-      auto back = co_await lock_and_bring_back(range);
-      if (back) {
-        wide.emplace(*std::move(back));
-      } else {
-        done = std::unexpected(std::move(back).error());
-      }
-    }
-    if (done) done = co_await zero_blocks(range, mode, root);
-  }
-  co_await rt::hop(home);
-  co_return done;
+  return forward(range, [this, root, range, mode] { return zero_blocks(range, mode, root); });
 }
 
 rt::Task<Result<void>> VolumeImpl::forward_flush() {

@@ -214,15 +214,23 @@ class VolumeImpl final : public Volume {
   // Whether zeroes may become a hole.
   enum class Holes : uint8_t { kAllowed, kFilled };
 
+  // Of what is to pass the gate. kNot: nothing has changed, and it has to begin again, with what is
+  // missing there brought back, or in shorter steps.
+  enum class Passed : uint8_t { kYes, kNot };
+  static Result<Passed> passed(Result<void> stored) {
+    if (!stored) return std::unexpected(std::move(stored).error());
+    return Passed::kYes;
+  }
+
   // write_path.cc, in the order of the path.
   // `root`: the epoch of a write that another volume forwards; a host's is stamped at the gate.
   using Root = std::optional<Epoch>;
   rt::Task<Result<void>> zero_in_order(ByteRange range, pool::ZeroMode mode);
-  rt::Task<Result<void>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
-                                       Holes holes);
-  rt::Task<Result<void>> write_blocks(uint64_t offset, std::span<const std::byte> from, Holes holes,
-                                      Root root = {});
-  rt::Task<Result<void>> zero_blocks(ByteRange range, pool::ZeroMode mode, Root root = {});
+  rt::Task<Result<Passed>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
+                                         Holes holes);
+  rt::Task<Result<Passed>> write_blocks(uint64_t offset, std::span<const std::byte> from,
+                                        Holes holes, Root root = {});
+  rt::Task<Result<Passed>> zero_blocks(ByteRange range, pool::ZeroMode mode, Root root = {});
   rt::Task<Result<void>> flush_legs();
 
   // target_legs.cc: the same with mirrors below.
@@ -243,6 +251,8 @@ class VolumeImpl final : public Volume {
     Landing* before_ = nullptr;
   };
   bool is_landing(ByteRange range) const;
+  template <class F>
+  rt::Task<Result<void>> forward(ByteRange range, F step);
   rt::Task<Result<void>> write_all(Epoch epoch, uint64_t offset, std::span<const std::byte> from);
   rt::Task<Result<void>> zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode);
   rt::Task<Result<void>> flush_all();

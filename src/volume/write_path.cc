@@ -56,10 +56,6 @@ constexpr Step first_step(ByteRange range, uint64_t most) {
   return {{range.offset, end - range.offset}, true};
 }
 
-// Not for hosts: the write has changed nothing, and has to begin again with what it needs now.
-constexpr Code kRepeat = Code::kBusy;
-bool is_to_repeat(const Result<void>& done) { return !done && done.error().code() == kRepeat; }
-
 }  // namespace
 
 // Counted from before it asks the tracker until the write has ended, so that the tracker can be
@@ -115,16 +111,16 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
       }
       if (offset == range.offset) losses = own_debtor_.losses;
       const Piece piece = first_piece(offset, from.data(), from.size());
-      Result<void> stored;
+      Result<Passed> stored;
       if (piece.direct) {
         stored = co_await write_blocks(offset, from.first(piece.length), Holes::kAllowed);
       } else {
         stored = co_await write_bounced(offset, from.data(), piece.length, Holes::kAllowed);
       }
-      is_due = is_to_repeat(stored);
+      if (!stored) co_return ended(std::unexpected(std::move(stored).error()));
+      is_due = *stored == Passed::kNot;
       if (is_due) [[unlikely]]
         continue;
-      if (!stored) co_return ended(std::move(stored));
       offset += piece.length;
       from = from.subspan(piece.length);
     }
@@ -180,16 +176,16 @@ rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode
     }
     if (range.offset == begin) losses = own_debtor_.losses;
     const Step step = first_step(range, step_bytes(mode, tracker_ != nullptr));
-    Result<void> done;
+    Result<Passed> done;
     if (step.blocks) {
       done = co_await zero_blocks(step.range, mode);
     } else {
       done = co_await write_bounced(step.range.offset, nullptr, step.range.length, holes);
     }
-    is_due = is_to_repeat(done);
+    if (!done) co_return std::unexpected(std::move(done).error());
+    is_due = *done == Passed::kNot;
     if (is_due) [[unlikely]]
       continue;
-    CO_TRY(std::move(done));
     range = {step.range.end(), range.end() - step.range.end()};
     // A step over a hole costs nothing and does not suspend; a volume has many.
     if (!range.empty()) co_await rt::yield();
@@ -200,8 +196,9 @@ rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode
 
 // Completes a part to whole blocks (read, modify, write; the range lock is held) or copies it to
 // aligned memory. At most kBounceBytes with its edges. `from` null: zeroes.
-rt::Task<Result<void>> VolumeImpl::write_bounced(uint64_t offset, const std::byte* from,
-                                                 uint64_t length, Holes holes) {
+rt::Task<Result<VolumeImpl::Passed>> VolumeImpl::write_bounced(uint64_t offset,
+                                                               const std::byte* from,
+                                                               uint64_t length, Holes holes) {
   const ByteRange part{offset, length};
   const ByteRange blocks = part.widened(kBlockBytes);
   const rt::Buffer bounce = core_.buffers().get(blocks.length);
@@ -225,8 +222,9 @@ rt::Task<Result<void>> VolumeImpl::write_bounced(uint64_t offset, const std::byt
 }
 
 // Whole blocks, under their lock.
-rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const std::byte> from,
-                                                Holes holes, Root root) {
+rt::Task<Result<VolumeImpl::Passed>> VolumeImpl::write_blocks(uint64_t offset,
+                                                              std::span<const std::byte> from,
+                                                              Holes holes, Root root) {
   const ByteRange range{offset, from.size()};
   // 2. Extents: mapped, durably. Zeroes into a hole leave it a hole. In a mirror they are hot, too.
   if (!backing_.is_mapped(range)) [[unlikely]] {
@@ -249,14 +247,15 @@ rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = planted(Bug::kRootEpochLost) ? pass.epoch() : root.value_or(pass.epoch());
   if (tracker_ != nullptr) [[unlikely]] {
-    if (has_to_come_back(range)) co_return fail(kRepeat);
-    co_return co_await write_all(epoch, offset, from);
+    if (has_to_come_back(range)) co_return Passed::kNot;
+    co_return passed(co_await write_all(epoch, offset, from));
   }
-  co_return acknowledge({.own = co_await own_.write(epoch, offset, from)});
+  co_return passed(acknowledge({.own = co_await own_.write(epoch, offset, from)}));
 }
 
 // The same for zeroes.
-rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode mode, Root root) {
+rt::Task<Result<VolumeImpl::Passed>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode mode,
+                                                             Root root) {
   // 2. Extents: only kKeep needs them.
   if (mode == pool::ZeroMode::kKeep && !backing_.is_mapped(range)) {
     CO_TRY(co_await backing_.allocate(range));
@@ -269,16 +268,16 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
   while (!pass) [[unlikely]] {
     co_await gate_.opening();
     // The volume may have joined its first mirror meanwhile: steps are shorter there.
-    if (marking.is_due()) co_return fail(kRepeat);
+    if (marking.is_due()) co_return Passed::kNot;
     pass = gate_.try_pass();
   }
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = root.value_or(pass.epoch());
   if (tracker_ != nullptr) [[unlikely]] {
-    if (has_to_come_back(range)) co_return fail(kRepeat);
-    co_return co_await zero_all(epoch, range, mode);
+    if (has_to_come_back(range)) co_return Passed::kNot;
+    co_return passed(co_await zero_all(epoch, range, mode));
   }
-  co_return acknowledge({.own = co_await own_.zero(epoch, range, mode)});
+  co_return passed(acknowledge({.own = co_await own_.zero(epoch, range, mode)}));
 }
 
 rt::Task<Result<void>> VolumeImpl::flush() {
