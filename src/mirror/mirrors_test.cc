@@ -228,6 +228,29 @@ TEST_F(MirrorsTest, ATargetThatFailsAWriteIsSuspendedAndComesBackByItself) {
   EXPECT_EQ(t.read("s", 0, 4096), 2);
 }
 
+// What it lost in a mirror concerns no host that opens it afterwards, and what it lost before no
+// mirror. Mutations: add_leg() forgets no losses; settle_target() forgets none.
+TEST_F(MirrorsTest, NobodyHearsOfWhatATargetLostBeforeTheyCame) {
+  ASSERT_TRUE(t.write("s", 0, 4096, 1));
+  faults("/d2").flush_error = 1;
+  ASSERT_FALSE(t.flush("s"));
+  faults("/d2").flush_error = 0;
+  ASSERT_TRUE(
+      t.run(t.mirrors->create({.name = "m", .source = "p", .target = "s", .overwrite = true})));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_TRUE(t.flush("p"));
+  EXPECT_EQ(t.events.count("mirror_suspended"), 0u);
+  ASSERT_TRUE(t.write("p", 0, 4096, 3));
+  faults("/d2").flush_error = 1;
+  ASSERT_TRUE(t.flush("p"));
+  faults("/d2").flush_error = 0;
+  ASSERT_TRUE(t.reaches("m", Relation::kSuspended));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  ASSERT_TRUE(t.run(t.mirrors->remove("m", true)));
+  EXPECT_TRUE(t.flush("s"));
+}
+
 // Mutation: info_of() says 100 of a mirror without a job.
 TEST_F(MirrorsTest, TheProgressOfASuspendedMirrorIsTheShareThatIsEqual) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));

@@ -144,15 +144,15 @@ rt::Task<> VolumeImpl::take_tracker() {
 
 void VolumeImpl::record_into(MapId map) {
   ASSERT(tracker_ != nullptr && std::ranges::find(recorded_, map) == recorded_.end());
-  // Hosts come from now on: what was lost before was none of theirs.
-  if (recorded_.empty()) untold_.host = false;
+  if (recorded_.empty()) forget_losses_of_hosts();
   recorded_.push_back(map);
 }
 
 void VolumeImpl::stop_recording(MapId map) {
   std::erase(recorded_, map);
-  // What was lost has bits, and what the leg sends from now on was not among it.
-  untold_.above = false;
+  // What was lost here since the split was written by hosts and has bits in this map, and so where
+  // it was taken over, however late the loss came; what the leg sends from now on was not among it.
+  forget_losses_above();
   withdraw(map);
 }
 

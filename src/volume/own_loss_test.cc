@@ -49,7 +49,8 @@ TEST_F(OwnLossTest, ALossToldToTheLegAboveIsToldToTheHostsOfASplitVolumeToo) {
   EXPECT_TRUE(finish(volume.forward_flush()));
 }
 
-// Mutations: record_into() leaves untold_ alone; stop_recording() does.
+// Mutations: record_into() leaves untold_ alone; stop_recording() does; forget_losses_above() and
+// forget_losses_of_hosts() do.
 TEST_F(OwnLossTest, NewHostsAndANewSessionHearOfNoOldLoss) {
   core().inside([&] { tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize)); });
   ASSERT_TRUE(write(0, 4096, 1));
@@ -61,6 +62,16 @@ TEST_F(OwnLossTest, NewHostsAndANewSessionHearOfNoOldLoss) {
   backing.fail_flush = {Code::kFlushLost};
   EXPECT_FALSE(finish(volume.flush()));
   core().inside([&] { volume.stop_recording(kRecorded); });
+  EXPECT_TRUE(finish(volume.forward_flush()));
+  ASSERT_TRUE(write(0, 4096, 3));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.forward_flush()));
+  core().inside([&] { volume.forget_losses_of_hosts(); });
+  EXPECT_TRUE(finish(volume.flush()));
+  ASSERT_TRUE(write(0, 4096, 4));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  core().inside([&] { volume.forget_losses_above(); });
   EXPECT_TRUE(finish(volume.forward_flush()));
 }
 

@@ -102,6 +102,11 @@ class VolumeImpl final : public Volume {
   // For a restore's and repair's copies (copy::Copier).
   Debtor& own_debtor() { return own_debtor_; }
 
+  // On core(), before they begin: a leg of a mirror above this volume; hosts, after a mirror that
+  // kept them away. What was lost until then was none of theirs.
+  void forget_losses_above() { untold_.above = false; }
+  void forget_losses_of_hosts() { untold_.host = false; }
+
   // Every write and zero that passes the gate sets its bits in this map of the tracker, whether the
   // volume has legs or not: what the target of a split mirror changes itself.
   void record_into(MapId map);
@@ -168,8 +173,8 @@ class VolumeImpl final : public Volume {
   Gate& gate() { return gate_; }
   // The backing has grown.
   void grow(uint64_t size_bytes);
-  // Growing flushed the backing, in vain: the next FLUSH has to say so too.
-  void loss_was_told() { untold_ = {.host = true, .above = true}; }
+  // Growing flushed the backing, in vain: the next FLUSH of a host has to say so too.
+  void owe_telling() { untold_.host = true; }
   // Shrinking, in two steps around the change of the backing. Between them the volume ends at
   // the new size, nothing beyond it is being read or written, and no write at all is in flight.
   // No byte is changed: what stays beyond the new end in the last extent is zeroed before the
