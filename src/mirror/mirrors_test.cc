@@ -315,6 +315,30 @@ TEST_F(MirrorsTest, NothingBecomesMissingAtTheTargetOfACutInDoubt) {
   EXPECT_GT(t.show("m2").missing_bytes, 0u);
 }
 
+// It had come back from one, was lost again, and is missing at the other one, which got all that
+// was written since. Mutations: choose_holders() ranks by number alone; it drops nothing.
+TEST_F(MirrorsTest, WhatACrashLeavesMissingAtTwoTargetsIsMissingAtTheOneThatTookTheWrites) {
+  t.add_device("/d3");
+  t.add_volume("s2", "d3");
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.create("m2", "p", "s2"));
+  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  faults("/d2").write_error = 1;
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_TRUE(t.reaches("m", Relation::kSuspended));
+  for (const char* name : {"m", "m2"}) {
+    const auto missing = static_cast<uint32_t>(t.show(name).id.value() * 4 + 1);
+    ASSERT_TRUE(t.run(t.marks->write_words(missing, {{.extent = 0, .regions = 1}})));
+  }
+  t.crash();
+  t.open();
+  EXPECT_EQ(t.show("m").missing_bytes, 0u);
+  ASSERT_NE(t.desk.last("repair"), nullptr);
+  EXPECT_EQ(t.desk.last("repair")->what.mirror, "m2");
+  EXPECT_EQ(t.read("p", 0, 4096), 2);
+}
+
 TEST_F(MirrorsTest, AVerifyOfEqualVolumesChangesNothing) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));
   make_sync();
