@@ -9,7 +9,7 @@ namespace {
 using namespace testing;
 
 // Rule 1: the own backing owes from its first write on, and a flush of the host clears that.
-// Mutation: write_all() adds nothing to the window.
+// Mutation: change_all() adds nothing to the window.
 TEST_F(OwnLegTest, TheOwnBackingOwesAFlushForWhatWasWritten) {
   ASSERT_TRUE(write(kExtent, 4096, 1));
   ASSERT_TRUE(finish(volume.zero({3 * kExtent, 4096}, {})));
@@ -383,7 +383,7 @@ TEST_F(OwnLegTest, WhatNobodyHoldsGetsABitInEveryMapAndOneFlushFails) {
   EXPECT_TRUE(finish(volume.flush()));
 }
 
-// A write that a loss overtook counts as failed. Mutation: write_all() ignores what add() says.
+// A write that a loss overtook counts as failed. Mutation: change_all() ignores what add() says.
 TEST_F(OwnLegTest, AWriteUnderWayAtALossCountsAsFailedHere) {
   begin();
   one.backing.hold = true;
@@ -496,7 +496,7 @@ TEST_F(OwnLegTest, ACopyLeavesRegionsMissingAtItsLegAloneAndReadsOthersWhereThey
   EXPECT_TRUE(has_bit(kExtent));
 }
 
-// Rule 8. Mutation: zero_all() records nothing.
+// Rule 8. Mutation: change_all() records nothing.
 TEST_F(OwnLegTest, WhatPassesTheGateIsRecordedAlsoWithoutLegs) {
   core().inside([&] {
     volume.remove_leg(one.leg);

@@ -208,7 +208,7 @@ TEST_F(OwnLossTest, AWriteWithFuaThatATargetAloneHadAndLostIsRefusedThoughTheReg
   EXPECT_FALSE(written->value());
 }
 
-// It has two pieces, and another flush has met the loss of the first one. Mutation: flush_for_fua()
+// It has two pieces, and another flush has met the loss of the first one. Mutation: flush_since()
 // does not compare the losses.
 TEST_F(OwnLossTest, AWriteWithFuaIsRefusedWhenAnotherFlushHasMetTheLossOfAPartOfIt) {
   begin();

@@ -261,15 +261,14 @@ class VolumeImpl final : public Volume {
   rt::Task<Result<void>> write_all(Epoch epoch, uint64_t offset, std::span<const std::byte> from);
   rt::Task<Result<void>> zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode);
   rt::Task<Result<void>> flush_all();
-  rt::Task<> write_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch, uint64_t offset,
-                          std::span<const std::byte> from, LegJoin& join);
-  rt::Task<> zero_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch, ByteRange range,
-                         pool::ZeroMode mode, LegJoin& join);
+  template <class Send, class Store>
+  rt::Task<Result<void>> change_all(Epoch epoch, ByteRange range, Send send, Store store);
+  static rt::Task<> change_target(const TargetLeg& leg, rt::Task<bool> sent, LegJoin& join);
   rt::Task<> flush_target(TargetLeg& leg, LegJoin& join);
   void start_flush(TargetLeg& leg, LegJoin& join);
   rt::Task<> flush_targets(ByteRange range, bool (TargetLeg::*owes)(ByteRange) const);
   void refused_by_own(ByteRange range, const Error& why);
-  rt::Task<Result<void>> flush_for_fua(uint64_t losses);
+  rt::Task<Result<void>> flush_since(uint64_t losses);
   rt::Task<Result<void>> flush_and_tell(bool& untold);
 
   // own_leg.cc

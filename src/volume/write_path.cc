@@ -125,7 +125,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
       from = from.subspan(piece.length);
     }
   }
-  if (fua) co_return ended(co_await flush_for_fua(losses));
+  if (fua) co_return ended(co_await flush_since(losses));
   // A flush may have told of a piece of it that was lost while another one was under way: the next
   // one would not.
   if (own_debtor_.losses != losses) [[unlikely]]
@@ -142,7 +142,7 @@ rt::Task<Result<void>> VolumeImpl::zero(ByteRange range, ZeroFlags flags) {
   if (flags.fast) mode = pool::ZeroMode::kFast;
   const uint64_t losses = own_debtor_.losses;
   Result<void> done = co_await zero_in_order(range, mode);
-  if (done && flags.fua) done = co_await flush_for_fua(losses);
+  if (done && flags.fua) done = co_await flush_since(losses);
   co_return ended(std::move(done));
 }
 
@@ -154,7 +154,7 @@ rt::Task<Result<void>> VolumeImpl::trim(ByteRange range, bool fua) {
   const uint64_t losses = own_debtor_.losses;
   Result<void> done =
       co_await zero_in_order(range.narrowed(kRegionBytes), pool::ZeroMode::kMayUnmap);
-  if (done && fua) done = co_await flush_for_fua(losses);
+  if (done && fua) done = co_await flush_since(losses);
   co_return ended(std::move(done));
 }
 
@@ -275,6 +275,8 @@ rt::Task<Result<VolumeImpl::Passed>> VolumeImpl::zero_blocks(ByteRange range, po
   const Epoch epoch = root.value_or(pass.epoch());
   if (tracker_ != nullptr) [[unlikely]] {
     if (has_to_come_back(range)) co_return Passed::kNot;
+    // A promise for one backing; refused here it would have changed the others.
+    if (mode == pool::ZeroMode::kFast && !legs_.empty()) co_return fail(Code::kNotSupported);
     co_return passed(co_await zero_all(epoch, range, mode));
   }
   co_return passed(acknowledge({.own = co_await own_.zero(epoch, range, mode)}));
@@ -287,7 +289,7 @@ rt::Task<Result<void>> VolumeImpl::flush() {
 
 // `untold`: of the one who asks. The other one has not been told.
 rt::Task<Result<void>> VolumeImpl::flush_and_tell(bool& untold) {
-  Result<void> done = co_await flush_for_fua(own_debtor_.losses);
+  Result<void> done = co_await flush_since(own_debtor_.losses);
   const bool is_due = std::exchange(untold, false);
   if (done && is_due) done = fail(Code::kFlushLost);
   co_return done;
@@ -297,7 +299,7 @@ rt::Task<Result<void>> VolumeImpl::flush_and_tell(bool& untold) {
 // alone; but others may be lost as well: the next FLUSH has to say so. `losses`: before what this
 // is to make durable was written. Another flush may have met a loss since, of just that; and what
 // was lost at a target may be back here, older, before this one ends.
-rt::Task<Result<void>> VolumeImpl::flush_for_fua(uint64_t losses) {
+rt::Task<Result<void>> VolumeImpl::flush_since(uint64_t losses) {
   Result<void> done = co_await flush_legs();
   if (done && own_debtor_.losses != losses) done = fail(Code::kFlushLost);
   if (!done) untold_ = {.host = true, .above = true};
