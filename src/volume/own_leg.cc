@@ -312,18 +312,20 @@ rt::Task<Result<void>> VolumeImpl::write_missing_back() {
 // counts as durable: a start would find the region at both. But not before the mark of the other
 // one is there: a start that found it at neither would read here what is lost.
 void VolumeImpl::forget_earlier_holders(MapId holder) {
-  const ChangeMap& missing = tracker_->map(holder);
-  ChangeMap durable(size_bytes());
-  for (auto word = missing.next_word(HotExtent(0)); word;
-       word = missing.next_word(HotExtent(word->stretch.value() + 1))) {
-    if (!tracker_->is_pending(holder, word->stretch)) {
-      durable.set_word(word->stretch, word->regions);
-    }
-  }
-  if (durable.empty()) return;
+  std::optional<ChangeMap> durable;
   for (const TargetLeg* leg : legs_) {
     const MapId other = leg->missing_id();
-    if (other != holder && tracker_->has_map(other)) tracker_->drop(other, durable);
+    // Most often there is none, and the map may be that of a whole restore.
+    if (other == holder || !tracker_->has_map(other) || !tracker_->has_cleared(other)) continue;
+    if (!durable) {
+      durable.emplace(size_bytes());
+      tracker_->map(holder).each_set_word([&](ChangeMap::Word word) {
+        if (!tracker_->is_pending(holder, word.stretch)) {
+          durable->set_word(word.stretch, word.regions);
+        }
+      });
+    }
+    tracker_->drop(other, *durable);
   }
 }
 
