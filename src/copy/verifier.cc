@@ -83,7 +83,6 @@ rt::Task<> Verifier::accuse(ByteRange region) {
   if ((*found)->has_bit) {
     owes_words_ = true;
   } else {
-    unmarked_.resize(std::max(unmarked_.volume_bytes(), source_.size_bytes()));
     unmarked_.set(region);
   }
 }

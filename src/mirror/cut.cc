@@ -326,6 +326,8 @@ rt::Task<> Cut::void_one(Mirror& mirror, const Error& why) {
 rt::Task<> Cut::stay_in_doubt(const Error& why) {
   for (Mirror* mirror : members_) {
     co_await rt::hop(mirror->source.core());
+    // The next start may find it split: nothing may become missing there when the seal is off.
+    mirror->leg->forget_origins();
     mirror->leg->disarm();
     if (mirror->leg->mode() != Mode::kMark) mirror->leg->set_mode(Mode::kMark);
     co_await rt::hop(all_.control_);

@@ -373,6 +373,8 @@ std::function<void(ByteRange)> MirrorsImpl::repaired_teller(const Mirror& mirror
 
 rt::Task<> MirrorsImpl::add_leg(Mirror& mirror, volume::ChangeMap bits, volume::ChangeMap missing) {
   volume::VolumeImpl& target = mirror.target.volume();
+  co_await rt::hop(mirror.target.core());
+  target.forget_losses_above();
   co_await rt::hop(mirror.source.core());
   volume::VolumeImpl& source = mirror.source.volume();
   volume::Tracker& tracker = mirror.source.tracker();

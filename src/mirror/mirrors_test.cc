@@ -227,6 +227,29 @@ TEST_F(MirrorsTest, ATargetThatFailsAWriteIsSuspendedAndComesBackByItself) {
   EXPECT_EQ(t.read("s", 0, 4096), 2);
 }
 
+// What it lost in a mirror concerns no host that opens it afterwards, and what it lost before no
+// mirror. Mutations: add_leg() forgets no losses; settle_target() forgets none.
+TEST_F(MirrorsTest, NobodyHearsOfWhatATargetLostBeforeTheyCame) {
+  ASSERT_TRUE(t.write("s", 0, 4096, 1));
+  faults("/d2").flush_error = 1;
+  ASSERT_FALSE(t.flush("s"));
+  faults("/d2").flush_error = 0;
+  ASSERT_TRUE(
+      t.run(t.mirrors->create({.name = "m", .source = "p", .target = "s", .overwrite = true})));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_TRUE(t.flush("p"));
+  EXPECT_EQ(t.events.count("mirror_suspended"), 0u);
+  ASSERT_TRUE(t.write("p", 0, 4096, 3));
+  faults("/d2").flush_error = 1;
+  ASSERT_TRUE(t.flush("p"));
+  faults("/d2").flush_error = 0;
+  ASSERT_TRUE(t.reaches("m", Relation::kSuspended));
+  ASSERT_TRUE(t.reaches("m", Relation::kSync));
+  ASSERT_TRUE(t.run(t.mirrors->remove("m", true)));
+  EXPECT_TRUE(t.flush("s"));
+}
+
 // Mutation: info_of() says 100 of a mirror without a job.
 TEST_F(MirrorsTest, TheProgressOfASuspendedMirrorIsTheShareThatIsEqual) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));
@@ -262,6 +285,57 @@ TEST_F(MirrorsTest, AnOwnBackingThatFailsAWriteIsReadFromTheTargetAndRepaired) {
   EXPECT_EQ(t.show("m").missing_bytes, 0u);
   EXPECT_EQ(t.read("p", 0, 4096), 2);
   EXPECT_TRUE(split({"m"}));
+}
+
+// The next start may find it split, and its hosts write there what nobody may read here. Mutation:
+// stay_in_doubt() leaves the origins alone.
+TEST_F(MirrorsTest, NothingBecomesMissingAtTheTargetOfACutInDoubt) {
+  t.add_device("/d3");
+  t.add_volume("s2", "d3");
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.create("m2", "p", "s2"));
+  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  faults("/d1").write_error = 1;
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_GT(t.show("m").missing_bytes, 0u);
+  faults("/d1").write_error = 0;
+  for (int i = 0; i < 100 && t.show("m").missing_bytes > 0; ++i) t.pass(rt::kSecond / 10);
+  ASSERT_TRUE(t.flush("p"));
+  faults("/state/state.db-wal").flush_error = 1;
+  ASSERT_EQ(split({"m"}).error().code(), Code::kInDoubt);
+  faults("/d1").read_error = 1;
+  EXPECT_EQ(t.read("p", 0, 4096), 2);
+  t.pass(rt::kSecond / 10);
+  ASSERT_EQ(t.events.count("region_repaired"), 1u);
+  faults("/d1") = {.write_error = 1, .flush_error = 1};
+  EXPECT_TRUE(t.flush("p"));
+  EXPECT_EQ(t.show("m").missing_bytes, 0u);
+  EXPECT_GT(t.show("m2").missing_bytes, 0u);
+}
+
+// It had come back from one, was lost again, and is missing at the other one, which got all that
+// was written since. Mutations: choose_holders() ranks by number alone; it drops nothing.
+TEST_F(MirrorsTest, WhatACrashLeavesMissingAtTwoTargetsIsMissingAtTheOneThatTookTheWrites) {
+  t.add_device("/d3");
+  t.add_volume("s2", "d3");
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.create("m2", "p", "s2"));
+  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  faults("/d2").write_error = 1;
+  ASSERT_TRUE(t.write("p", 0, 4096, 2));
+  ASSERT_TRUE(t.reaches("m", Relation::kSuspended));
+  for (const char* name : {"m", "m2"}) {
+    const auto missing = static_cast<uint32_t>(t.show(name).id.value() * 4 + 1);
+    ASSERT_TRUE(t.run(t.marks->write_words(missing, {{.extent = 0, .regions = 1}})));
+  }
+  t.crash();
+  t.open();
+  EXPECT_EQ(t.show("m").missing_bytes, 0u);
+  ASSERT_NE(t.desk.last("repair"), nullptr);
+  EXPECT_EQ(t.desk.last("repair")->what.mirror, "m2");
+  EXPECT_EQ(t.read("p", 0, 4096), 2);
 }
 
 TEST_F(MirrorsTest, AVerifyOfEqualVolumesChangesNothing) {

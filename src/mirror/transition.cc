@@ -495,6 +495,8 @@ rt::Task<> Transition::settle_target() {
   } else if (!has && will) {
     tracker.add_map(mirror_.behind(), volume::MapKind::kCopyAway, ChangeMap());
     volume.record_into(mirror_.behind());
+  } else if (!has && outcome_.does(Action::kRemove)) {
+    volume.forget_losses_of_hosts();
   } else if (will && outcome_.does(Action::kClearMaps)) {
     tracker.replace(mirror_.behind(), ChangeMap(mirror_.target.size_bytes()));
   }

@@ -88,6 +88,15 @@ class ChangeMap {
   // The first word from `from` on that is not 0. The map may change between two calls.
   std::optional<Word> next_word(HotExtent from) const;
 
+  // f(Word) for each word that is not 0, in order.
+  template <class F>
+  void each_set_word(F f) const {
+    for (auto word = next_word(HotExtent(0)); word;
+         word = next_word(HotExtent(word->stretch.value() + 1))) {
+      f(*word);
+    }
+  }
+
   // Every bit of `other`, whose volume is not larger.
   void unite(const ChangeMap& other);
   void swap(ChangeMap& other) noexcept {

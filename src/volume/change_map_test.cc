@@ -179,13 +179,12 @@ class Beside {
       ASSERT_EQ(run.length, std::min(run.offset + n * kR, size_) - run.offset);
     }
     std::set<uint64_t> by_words;
-    for (auto word = map_.next_word(HotExtent(0)); word;
-         word = map_.next_word(HotExtent(word->stretch.value() + 1))) {
-      ASSERT_EQ(word->regions, map_.word(word->stretch));
+    map_.each_set_word([&](ChangeMap::Word word) {
+      ASSERT_EQ(word.regions, map_.word(word.stretch));
       for (uint64_t i = 0; i < 64; ++i) {
-        if ((word->regions >> i & 1) != 0) by_words.insert(word->stretch.value() * 64 + i);
+        if ((word.regions >> i & 1) != 0) by_words.insert(word.stretch.value() * 64 + i);
       }
-    }
+    });
     ASSERT_EQ(by_words, set_);
   }
 

@@ -19,6 +19,10 @@
 namespace duplex::volume {
 namespace {
 
+// How many losses one read has told before it reads again. A device that fails every flush while
+// writes go on has another one each time: what it returns then is as good as unread.
+constexpr uint32_t kMostTold = 3;
+
 // f(region) for each region set in a word of `stretch`.
 template <class F>
 void each_region(HotExtent stretch, uint64_t regions, F f) {
@@ -66,6 +70,7 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
                                                Rescue how) {
   // Who has the lock waits for nobody: no write is under way there.
   bool is_landed = how != Rescue::kLocks || planted(Bug::kReadBesideLanding);
+  uint32_t told = 0;
   while (!into.empty()) {
     const Route from = route({offset, into.size()});
     const std::span<std::byte> part = into.first(from.length);
@@ -86,8 +91,11 @@ rt::Task<Result<void>> VolumeImpl::read_blocks(uint64_t offset, std::span<std::b
     } else {
       Result<void> done = co_await backing_.read(offset, part);
       if (has_untold_loss()) [[unlikely]] {
-        co_await tell_loss();
-        continue;
+        if (told++ < kMostTold) {
+          co_await tell_loss();
+          continue;
+        }
+        done = fail(Code::kMediumRead);
       }
       if (is_missing({offset, part.size()}) && !planted(Bug::kMissingIgnored))
         continue;  // lost meanwhile
@@ -136,15 +144,15 @@ rt::Task<> VolumeImpl::take_tracker() {
 
 void VolumeImpl::record_into(MapId map) {
   ASSERT(tracker_ != nullptr && std::ranges::find(recorded_, map) == recorded_.end());
-  // Hosts come from now on: what was lost before was none of theirs.
-  if (recorded_.empty()) untold_.host = false;
+  if (recorded_.empty()) forget_losses_of_hosts();
   recorded_.push_back(map);
 }
 
 void VolumeImpl::stop_recording(MapId map) {
   std::erase(recorded_, map);
-  // What was lost has bits, and what the leg sends from now on was not among it.
-  untold_.above = false;
+  // What was lost here since the split was written by hosts and has bits in this map, and so where
+  // it was taken over, however late the loss came; what the leg sends from now on was not among it.
+  forget_losses_above();
   withdraw(map);
 }
 
@@ -304,18 +312,20 @@ rt::Task<Result<void>> VolumeImpl::write_missing_back() {
 // counts as durable: a start would find the region at both. But not before the mark of the other
 // one is there: a start that found it at neither would read here what is lost.
 void VolumeImpl::forget_earlier_holders(MapId holder) {
-  const ChangeMap& missing = tracker_->map(holder);
-  ChangeMap durable(size_bytes());
-  for (auto word = missing.next_word(HotExtent(0)); word;
-       word = missing.next_word(HotExtent(word->stretch.value() + 1))) {
-    if (!tracker_->is_pending(holder, word->stretch)) {
-      durable.set_word(word->stretch, word->regions);
-    }
-  }
-  if (durable.empty()) return;
+  std::optional<ChangeMap> durable;
   for (const TargetLeg* leg : legs_) {
     const MapId other = leg->missing_id();
-    if (other != holder && tracker_->has_map(other)) tracker_->drop(other, durable);
+    // Most often there is none, and the map may be that of a whole restore.
+    if (other == holder || !tracker_->has_map(other) || !tracker_->has_cleared(other)) continue;
+    if (!durable) {
+      durable.emplace(size_bytes());
+      tracker_->map(holder).each_set_word([&](ChangeMap::Word word) {
+        if (!tracker_->is_pending(holder, word.stretch)) {
+          durable->set_word(word.stretch, word.regions);
+        }
+      });
+    }
+    tracker_->drop(other, *durable);
   }
 }
 

@@ -49,7 +49,8 @@ TEST_F(OwnLossTest, ALossToldToTheLegAboveIsToldToTheHostsOfASplitVolumeToo) {
   EXPECT_TRUE(finish(volume.forward_flush()));
 }
 
-// Mutations: record_into() leaves untold_ alone; stop_recording() does.
+// Mutations: record_into() leaves untold_ alone; stop_recording() does; forget_losses_above() and
+// forget_losses_of_hosts() do.
 TEST_F(OwnLossTest, NewHostsAndANewSessionHearOfNoOldLoss) {
   core().inside([&] { tracker.add_map(kRecorded, MapKind::kCopyAway, ChangeMap(kSize)); });
   ASSERT_TRUE(write(0, 4096, 1));
@@ -61,6 +62,16 @@ TEST_F(OwnLossTest, NewHostsAndANewSessionHearOfNoOldLoss) {
   backing.fail_flush = {Code::kFlushLost};
   EXPECT_FALSE(finish(volume.flush()));
   core().inside([&] { volume.stop_recording(kRecorded); });
+  EXPECT_TRUE(finish(volume.forward_flush()));
+  ASSERT_TRUE(write(0, 4096, 3));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.forward_flush()));
+  core().inside([&] { volume.forget_losses_of_hosts(); });
+  EXPECT_TRUE(finish(volume.flush()));
+  ASSERT_TRUE(write(0, 4096, 4));
+  backing.fail_flush = {Code::kFlushLost};
+  EXPECT_FALSE(finish(volume.flush()));
+  core().inside([&] { volume.forget_losses_above(); });
   EXPECT_TRUE(finish(volume.forward_flush()));
 }
 
@@ -143,6 +154,25 @@ TEST_F(OwnLossTest, ALossThatNobodyHasToldOfIsSettledBeforeWhatItLeftIsRead) {
   EXPECT_TRUE(is_missing(0));
 }
 
+// Every flush fails, and writes go on: there is always one more. Mutations: kMostTold is 100;
+// rescue_part() does not ask for a loss.
+TEST_F(OwnLossTest, AReadOfADeviceThatGoesOnLosingIsAnsweredByATargetOrRefused) {
+  begin(2 * kExtent);
+  ASSERT_TRUE(finish(backing.write(0, filled(2 * kExtent, 9))));
+  backing.untold_loss = backing.always_writes = true;
+  backing.fail_flush.assign(50, Code::kFlushLost);
+  EXPECT_EQ(here(0), 1);
+  EXPECT_LE(backing.count("flush"), 5u);
+  core().inside([&] { tracker.set(kBits, {kExtent, kExtent}); });
+  const rt::Buffer both = core().buffers().get(2 * kExtent);
+  const auto mixed = finish(volume.read(0, both.span()));
+  ASSERT_FALSE(mixed);
+  EXPECT_EQ(mixed.error().code(), Code::kMediumRead);
+  leave(one);
+  int value = -1;
+  EXPECT_FALSE(read(0, value));
+}
+
 // A host's own read of whole blocks takes a way of its own. Mutation: read() looks at is_missing()
 // alone.
 TEST_F(OwnLossTest, AHostThatReadsWholeBlocksFindsNothingThatALostCacheLeft) {
@@ -178,7 +208,7 @@ TEST_F(OwnLossTest, AWriteWithFuaThatATargetAloneHadAndLostIsRefusedThoughTheReg
   EXPECT_FALSE(written->value());
 }
 
-// It has two pieces, and another flush has met the loss of the first one. Mutation: flush_for_fua()
+// It has two pieces, and another flush has met the loss of the first one. Mutation: flush_since()
 // does not compare the losses.
 TEST_F(OwnLossTest, AWriteWithFuaIsRefusedWhenAnotherFlushHasMetTheLossOfAPartOfIt) {
   begin();
@@ -194,6 +224,51 @@ TEST_F(OwnLossTest, AWriteWithFuaIsRefusedWhenAnotherFlushHasMetTheLossOfAPartOf
   world.run();
   ASSERT_TRUE(written->has_value());
   EXPECT_FALSE(written->value());
+}
+
+// The same without FUA: the flush that met the loss has told its own host, and the next one says
+// nothing. Mutations: write() does not compare the losses; zero_in_order() does not.
+TEST_F(OwnLossTest, ARequestOfSeveralPiecesIsRefusedWhenOneOfThemWasLostMeanwhile) {
+  begin();
+  leave(one);
+  const auto is_refused = [&](rt::Task<Result<void>> request) {
+    backing.hold_reads = true;
+    const auto done = world.start(core(), std::move(request));
+    world.run();
+    EXPECT_FALSE(done->has_value());
+    core().inside([&] {
+      volume.own_debtor().lost(Error(Code::kFlushLost));
+      backing.release();
+    });
+    world.run();
+    EXPECT_FALSE(finish(volume.flush()));
+    EXPECT_TRUE(finish(volume.flush()));
+    return done->has_value() && !done->value();
+  };
+  EXPECT_TRUE(is_refused(volume.write(0, filled(4096 + 512, 2), false)));
+  EXPECT_TRUE(is_refused(volume.zero({0, 4096 + 512}, {})));
+}
+
+// What was lost before the first piece is none of it. Mutation: write() and zero_in_order() count
+// from their beginning.
+TEST_F(OwnLossTest, ARequestThatWaitedWhileOthersWereLostIsNotRefused) {
+  begin();
+  leave(one);
+  ASSERT_TRUE(write(2 * kExtent, 4096, 1));
+  const auto is_taken = [&](rt::Task<Result<void>> request) {
+    backing.hold = true;
+    const auto first = start_write(0, 4096, 2);
+    const auto second = world.start(core(), std::move(request));
+    world.run();
+    core().inside([&] {
+      volume.own_debtor().lost(Error(Code::kFlushLost));
+      backing.release();
+    });
+    world.run();
+    return second->has_value() && second->value();
+  };
+  EXPECT_TRUE(is_taken(volume.write(0, filled(4096, 3), false)));
+  EXPECT_TRUE(is_taken(volume.zero({0, 4096}, {})));
 }
 
 // The own backing has stored and lost it before the target was done, and that was told. Mutation:

@@ -95,6 +95,7 @@ rt::Task<Result<VolumeImpl::Rescued>> VolumeImpl::rescue_part(uint64_t offset,
     if (from.leg == nullptr) {
       // It may be the rest of the request that cannot be read.
       CO_TRY(co_await backing_.read(offset, part));
+      if (has_untold_loss()) co_return fail(Code::kMediumRead);
       co_return Rescued{.length = part.size(), .from_target = false};
     }
     tried |= uint64_t{1} << from.leg->slot();

@@ -202,7 +202,7 @@ TEST_P(ReattachTest, WhatNoTargetHoldsFailsOneFlushAndGetsABit) {
   EXPECT_FALSE(is_missing(0));
 }
 
-// Mutation: flush_for_fua() flushes the own backing alone.
+// Mutation: flush_since() flushes the own backing alone.
 TEST_P(ReattachTest, AWriteWithFuaAfterTheReattachmentSucceedsWhereTheTargetHoldsAll) {
   ASSERT_TRUE(write(0, 2));
   reattach("d1");

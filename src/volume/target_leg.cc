@@ -70,10 +70,11 @@ TargetLeg::Plan TargetLeg::admit_copy() const {
   return {.stamp = window_.stamp(), .sends = true};
 }
 
-// The first part of `rest` that is sent; empty: none. While a copy runs the bits under a request do
-// not change: copier and verify would need its range lock, and who else sets one ends the session.
-// In a cut a newer write may set the bit of a region while an older one is on its way there: that
-// one goes all the same.
+// The first part of `rest` that is sent; empty: none. Copier and verify do not change the bits
+// under a request: they would need its range lock. A loss of the source sets some without one, and
+// the leg stays: that is asked for before each part, so what has a bit by then is left to the
+// copier, and what was sent before is copied once more. In a cut a newer write may set the bit of a
+// region while an older one is on its way there: that one goes all the same.
 ByteRange TargetLeg::next_part(Plan plan, ByteRange rest) const {
   if (!plan.where_clear) return rest;
   while (!rest.empty()) {
@@ -148,11 +149,10 @@ void TargetLeg::leave(const Error& why) {
 // What the window owes of the regions of a map.
 std::vector<ChangeMap::Word> TargetLeg::owed_of(const ChangeMap& map) const {
   std::vector<ChangeMap::Word> owed;
-  for (auto word = map.next_word(HotExtent(0)); word;
-       word = map.next_word(HotExtent(word->stretch.value() + 1))) {
-    const uint64_t regions = word->regions & window_.word(word->stretch);
-    if (regions != 0) owed.push_back({word->stretch, regions});
-  }
+  map.each_set_word([&](ChangeMap::Word word) {
+    const uint64_t regions = word.regions & window_.word(word.stretch);
+    if (regions != 0) owed.push_back({word.stretch, regions});
+  });
   return owed;
 }
 

@@ -133,9 +133,8 @@ class TargetLeg final : public Debtor {
   bool owes(ByteRange range) const { return mode_ != Mode::kMark && is_in_window(range); }
   // Of what only this target has?
   bool owes_missing(ByteRange range) const { return is_missing(range) && is_in_window(range); }
-  bool is_in_window(ByteRange range) const;
-  // The same, for a read that the own backing has refused: not of a leg that is armed, whose target
-  // may be past its cut. Of all of `range`; or of any region of it, missing ones left aside.
+  // As holds(), for a read that the own backing has refused: not of a leg that is armed, whose
+  // target may be past its cut. Of all of `range`; or of any region of it, missing ones left aside.
   bool serves(ByteRange range) const { return cut_ == kNoCut && holds(range); }
   bool serves_any(ByteRange range) const;
   // What this target answered for is written again in the own backing, under its lock.
@@ -181,6 +180,7 @@ class TargetLeg final : public Debtor {
 
  private:
   class Sending;
+  bool is_in_window(ByteRange range) const;
   void lose_window();
   std::vector<ChangeMap::Word> owed_of(const ChangeMap& map) const;
   ByteRange next_part(Plan plan, ByteRange rest) const;

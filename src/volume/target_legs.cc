@@ -55,16 +55,8 @@ bool VolumeImpl::is_landing(ByteRange range) const {
   return false;
 }
 
-rt::Task<> VolumeImpl::write_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch,
-                                    uint64_t offset, std::span<const std::byte> from,
-                                    LegJoin& join) {
-  if (co_await leg.write(plan, epoch, offset, from)) join.took |= uint64_t{1} << leg.slot();
-  join.ended();
-}
-
-rt::Task<> VolumeImpl::zero_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch,
-                                   ByteRange range, pool::ZeroMode mode, LegJoin& join) {
-  if (co_await leg.zero(plan, epoch, range, mode)) join.took |= uint64_t{1} << leg.slot();
+rt::Task<> VolumeImpl::change_target(const TargetLeg& leg, rt::Task<bool> sent, LegJoin& join) {
+  if (co_await std::move(sent)) join.took |= uint64_t{1} << leg.slot();
   join.ended();
 }
 
@@ -92,9 +84,10 @@ rt::Task<> VolumeImpl::flush_targets(ByteRange range, bool (TargetLeg::*owes)(By
   co_await join.all();
 }
 
-rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
-                                             std::span<const std::byte> from) {
-  const ByteRange range{offset, from.size()};
+// send(leg, plan) to each target that takes it, store() to the own backing.
+template <class Send, class Store>
+rt::Task<Result<void>> VolumeImpl::change_all(Epoch epoch, ByteRange range, Send send,
+                                              Store store) {
   const Landing landing(*this, range);
   LegJoin join;
   for (const MapId map : recorded_) {
@@ -104,11 +97,11 @@ rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
     const TargetLeg::Plan plan = leg->admit(epoch, range);
     if (!plan.sends) continue;
     join.begin();
-    tasks_->spawn(write_target(*leg, plan, epoch, offset, from, join));
+    tasks_->spawn(change_target(*leg, send(*leg, plan), join));
   }
   const Window::Stamp stamp = own_debtor_.owed.stamp();
   const uint64_t losses = own_debtor_.losses;
-  Result<void> own = co_await own_.write(epoch, offset, from);
+  Result<void> own = co_await store();
   if (!own_debtor_.owed.add(range, stamp) && own) own = fail(Code::kFlushLost);
   co_await join.all();
   if (own && !is_missing(range) && own_debtor_.losses == losses) [[likely]]
@@ -116,26 +109,23 @@ rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
   co_return co_await conclude(range, std::move(own), join.took, losses);
 }
 
+rt::Task<Result<void>> VolumeImpl::write_all(Epoch epoch, uint64_t offset,
+                                             std::span<const std::byte> from) {
+  return change_all(
+      epoch, {offset, from.size()},
+      [epoch, offset, from](TargetLeg& leg, TargetLeg::Plan plan) {
+        return leg.write(plan, epoch, offset, from);
+      },
+      [this, epoch, offset, from] { return own_.write(epoch, offset, from); });
+}
+
 rt::Task<Result<void>> VolumeImpl::zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode) {
-  // A promise for one backing; refused here it would have changed the others.
-  if (mode == pool::ZeroMode::kFast && !legs_.empty()) co_return fail(Code::kNotSupported);
-  const Landing landing(*this, range);
-  LegJoin join;
-  for (const MapId map : recorded_) tracker_->set(map, range);
-  for (TargetLeg* leg : legs_) {
-    const TargetLeg::Plan plan = leg->admit(epoch, range);
-    if (!plan.sends) continue;
-    join.begin();
-    tasks_->spawn(zero_target(*leg, plan, epoch, range, mode, join));
-  }
-  const Window::Stamp stamp = own_debtor_.owed.stamp();
-  const uint64_t losses = own_debtor_.losses;
-  Result<void> own = co_await own_.zero(epoch, range, mode);
-  if (!own_debtor_.owed.add(range, stamp) && own) own = fail(Code::kFlushLost);
-  co_await join.all();
-  if (own && !is_missing(range) && own_debtor_.losses == losses) [[likely]]
-    co_return acknowledge({.own = std::move(own)});
-  co_return co_await conclude(range, std::move(own), join.took, losses);
+  return change_all(
+      epoch, range,
+      [epoch, range, mode](TargetLeg& leg, TargetLeg::Plan plan) {
+        return leg.zero(plan, epoch, range, mode);
+      },
+      [this, epoch, range, mode] { return own_.zero(epoch, range, mode); });
 }
 
 // Every target that takes writes, also while it is being copied: it may become the only one that
@@ -174,50 +164,41 @@ void VolumeImpl::refused_by_own(ByteRange range, const Error& why) {
   for (TargetLeg* leg : legs_) leg->refused_by_source(range, why);
 }
 
-rt::Task<Result<void>> VolumeImpl::forward_write(Epoch root, uint64_t offset,
-                                                 std::span<const std::byte> from) {
+// `step` passes the gate. What is missing under it comes back first, as in write().
+template <class F>
+rt::Task<Result<void>> VolumeImpl::forward(ByteRange range, F step) {
   rt::Executor& home = rt::Executor::current();
   co_await rt::hop(core_);
-  Result<void> done;
+  Result<Passed> done = Passed::kNot;
   {
-    const ByteRange range{offset, from.size()};
     RangeLock::Held lock = co_await locks_.lock(range);
-    std::optional<RangeLock::Held> wide;
-    if (is_missing(range)) [[unlikely]] {
+    if (!is_missing(range)) [[likely]]
+      done = co_await step();
+    while (done && *done == Passed::kNot) [[unlikely]] {
       lock.release();
       auto back = co_await lock_and_bring_back(range);
       if (back) {
-        wide.emplace(*std::move(back));
+        lock = *std::move(back);
+        done = co_await step();
       } else {
         done = std::unexpected(std::move(back).error());
       }
     }
-    if (done) done = co_await write_blocks(offset, from, Holes::kAllowed, root);
   }
   co_await rt::hop(home);
-  co_return done;
+  if (!done) co_return std::unexpected(std::move(done).error());
+  co_return Result<void>();
+}
+
+rt::Task<Result<void>> VolumeImpl::forward_write(Epoch root, uint64_t offset,
+                                                 std::span<const std::byte> from) {
+  return forward({offset, from.size()}, [this, root, offset, from] {
+    return write_blocks(offset, from, Holes::kAllowed, root);
+  });
 }
 
 rt::Task<Result<void>> VolumeImpl::forward_zero(Epoch root, ByteRange range, pool::ZeroMode mode) {
-  rt::Executor& home = rt::Executor::current();
-  co_await rt::hop(core_);
-  Result<void> done;
-  {
-    RangeLock::Held lock = co_await locks_.lock(range);
-    std::optional<RangeLock::Held> wide;
-    if (is_missing(range)) [[unlikely]] {
-      lock.release();
-      auto back = co_await lock_and_bring_back(range);
-      if (back) {
-        wide.emplace(*std::move(back));
-      } else {
-        done = std::unexpected(std::move(back).error());
-      }
-    }
-    if (done) done = co_await zero_blocks(range, mode, root);
-  }
-  co_await rt::hop(home);
-  co_return done;
+  return forward(range, [this, root, range, mode] { return zero_blocks(range, mode, root); });
 }
 
 rt::Task<Result<void>> VolumeImpl::forward_flush() {
@@ -231,7 +212,7 @@ rt::Task<Result<void>> VolumeImpl::forward_flush() {
 rt::Task<Result<void>> VolumeImpl::flush_untold() {
   rt::Executor& home = rt::Executor::current();
   co_await rt::hop(core_);
-  Result<void> done = co_await flush_for_fua(own_debtor_.losses);
+  Result<void> done = co_await flush_since(own_debtor_.losses);
   co_await rt::hop(home);
   co_return done;
 }

@@ -101,10 +101,8 @@ void Tracker::replace(MapId id, ChangeMap next) {
   ASSERT(map.copying.empty());
   next.resize(volume_bytes_);
   const auto is_pending_now = [&](const ChangeMap& words) {
-    for (auto word = words.next_word(HotExtent(0)); word;
-         word = words.next_word(HotExtent(word->stretch.value() + 1))) {
-      map.pending.set(pending_place(word->stretch));
-    }
+    words.each_set_word(
+        [&](ChangeMap::Word word) { map.pending.set(pending_place(word.stretch)); });
   };
   is_pending_now(map.map);
   is_pending_now(map.cleared);
@@ -117,15 +115,13 @@ void Tracker::replace(MapId id, ChangeMap next) {
 void Tracker::drop(MapId id, const ChangeMap& regions) {
   Map& map = at(id);
   ASSERT(map.copying.empty());
-  for (auto word = regions.next_word(HotExtent(0)); word;
-       word = regions.next_word(HotExtent(word->stretch.value() + 1))) {
-    const HotExtent stretch = word->stretch;
-    const uint64_t set = map.map.word(stretch), cleared = map.cleared.word(stretch);
-    if (((set | cleared) & word->regions) == 0) continue;
-    map.map.set_word(stretch, set & ~word->regions);
-    map.cleared.set_word(stretch, cleared & ~word->regions);
-    map.pending.set(pending_place(stretch));
-  }
+  regions.each_set_word([&](ChangeMap::Word word) {
+    const uint64_t set = map.map.word(word.stretch), cleared = map.cleared.word(word.stretch);
+    if (((set | cleared) & word.regions) == 0) return;
+    map.map.set_word(word.stretch, set & ~word.regions);
+    map.cleared.set_word(word.stretch, cleared & ~word.regions);
+    map.pending.set(pending_place(word.stretch));
+  });
   changed(map);
 }
 
@@ -281,11 +277,10 @@ uint64_t Tracker::held(const Map& map, HotExtent stretch) {
 
 bool Tracker::is_held(MapId id) const {
   const Map& map = at(id);
-  for (auto word = map.cleared.next_word(HotExtent(0)); word;
-       word = map.cleared.next_word(HotExtent(word->stretch.value() + 1))) {
-    if (held(map, word->stretch) != 0) return true;
-  }
-  return false;
+  bool is_any_held = false;
+  map.cleared.each_set_word(
+      [&](ChangeMap::Word word) { is_any_held |= held(map, word.stretch) != 0; });
+  return is_any_held;
 }
 
 // Rule 2. What is not held leaves `cleared` here, the one place that hands words out: so a later

@@ -151,6 +151,8 @@ class Tracker final : private MarkSink {
   // Words on disk. Is there anything that memory has and the disk may not?
   bool is_pending(MapId id) const { return !at(id).pending.empty(); }
   bool is_pending(MapId id, HotExtent stretch) const;
+  // Has it regions that the next record may take off the disk?
+  bool has_cleared(MapId id) const { return !at(id).cleared.empty(); }
   // Has it regions that are set on disk only, until a leg has flushed (rule 2)?
   bool is_held(MapId id) const;
   // Makes the pending ones of these stretches, or all pending ones, durable, as far as rule 2

@@ -102,6 +102,11 @@ class VolumeImpl final : public Volume {
   // For a restore's and repair's copies (copy::Copier).
   Debtor& own_debtor() { return own_debtor_; }
 
+  // On core(), before they begin: a leg of a mirror above this volume; hosts, after a mirror that
+  // kept them away. What was lost until then was none of theirs.
+  void forget_losses_above() { untold_.above = false; }
+  void forget_losses_of_hosts() { untold_.host = false; }
+
   // Every write and zero that passes the gate sets its bits in this map of the tracker, whether the
   // volume has legs or not: what the target of a split mirror changes itself.
   void record_into(MapId map);
@@ -168,8 +173,8 @@ class VolumeImpl final : public Volume {
   Gate& gate() { return gate_; }
   // The backing has grown.
   void grow(uint64_t size_bytes);
-  // Growing flushed the backing, in vain: the next FLUSH has to say so too.
-  void loss_was_told() { untold_ = {.host = true, .above = true}; }
+  // Growing flushed the backing, in vain: the next FLUSH of a host has to say so too.
+  void owe_telling() { untold_.host = true; }
   // Shrinking, in two steps around the change of the backing. Between them the volume ends at
   // the new size, nothing beyond it is being read or written, and no write at all is in flight.
   // No byte is changed: what stays beyond the new end in the last extent is zeroed before the
@@ -214,15 +219,23 @@ class VolumeImpl final : public Volume {
   // Whether zeroes may become a hole.
   enum class Holes : uint8_t { kAllowed, kFilled };
 
+  // Of what is to pass the gate. kNot: nothing has changed, and it has to begin again, with what is
+  // missing there brought back, or in shorter steps.
+  enum class Passed : uint8_t { kYes, kNot };
+  static Result<Passed> passed(Result<void> stored) {
+    if (!stored) return std::unexpected(std::move(stored).error());
+    return Passed::kYes;
+  }
+
   // write_path.cc, in the order of the path.
   // `root`: the epoch of a write that another volume forwards; a host's is stamped at the gate.
   using Root = std::optional<Epoch>;
   rt::Task<Result<void>> zero_in_order(ByteRange range, pool::ZeroMode mode);
-  rt::Task<Result<void>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
-                                       Holes holes);
-  rt::Task<Result<void>> write_blocks(uint64_t offset, std::span<const std::byte> from, Holes holes,
-                                      Root root = {});
-  rt::Task<Result<void>> zero_blocks(ByteRange range, pool::ZeroMode mode, Root root = {});
+  rt::Task<Result<Passed>> write_bounced(uint64_t offset, const std::byte* from, uint64_t length,
+                                         Holes holes);
+  rt::Task<Result<Passed>> write_blocks(uint64_t offset, std::span<const std::byte> from,
+                                        Holes holes, Root root = {});
+  rt::Task<Result<Passed>> zero_blocks(ByteRange range, pool::ZeroMode mode, Root root = {});
   rt::Task<Result<void>> flush_legs();
 
   // target_legs.cc: the same with mirrors below.
@@ -243,18 +256,19 @@ class VolumeImpl final : public Volume {
     Landing* before_ = nullptr;
   };
   bool is_landing(ByteRange range) const;
+  template <class F>
+  rt::Task<Result<void>> forward(ByteRange range, F step);
   rt::Task<Result<void>> write_all(Epoch epoch, uint64_t offset, std::span<const std::byte> from);
   rt::Task<Result<void>> zero_all(Epoch epoch, ByteRange range, pool::ZeroMode mode);
   rt::Task<Result<void>> flush_all();
-  rt::Task<> write_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch, uint64_t offset,
-                          std::span<const std::byte> from, LegJoin& join);
-  rt::Task<> zero_target(TargetLeg& leg, TargetLeg::Plan plan, Epoch epoch, ByteRange range,
-                         pool::ZeroMode mode, LegJoin& join);
+  template <class Send, class Store>
+  rt::Task<Result<void>> change_all(Epoch epoch, ByteRange range, Send send, Store store);
+  static rt::Task<> change_target(const TargetLeg& leg, rt::Task<bool> sent, LegJoin& join);
   rt::Task<> flush_target(TargetLeg& leg, LegJoin& join);
   void start_flush(TargetLeg& leg, LegJoin& join);
   rt::Task<> flush_targets(ByteRange range, bool (TargetLeg::*owes)(ByteRange) const);
   void refused_by_own(ByteRange range, const Error& why);
-  rt::Task<Result<void>> flush_for_fua(uint64_t losses);
+  rt::Task<Result<void>> flush_since(uint64_t losses);
   rt::Task<Result<void>> flush_and_tell(bool& untold);
 
   // own_leg.cc

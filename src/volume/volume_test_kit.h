@@ -152,8 +152,9 @@ class FakeBacking final : public pool::Backing {
       : size_(size_bytes), extent_(extent_bytes), id_(id), name_(std::move(name)) {}
 
   // Knobs.
-  bool untold_loss = false;  // until the next flush
-  bool hold = false;         // writes, zeroes and allocations wait for release()
+  bool untold_loss = false;    // until the next flush
+  bool always_writes = false;  // so that a flush that fails leaves another loss untold
+  bool hold = false;           // writes, zeroes and allocations wait for release()
   bool hold_reads = false;
   bool slow = false;  // every operation takes a few turns
   std::optional<Code> fail_write, fail_read, fail_allocate, fail_zero;
@@ -267,7 +268,7 @@ class FakeBacking final : public pool::Backing {
   rt::Task<Result<void>> flush() override {
     log.push_back("flush");
     co_await delay(false);
-    untold_loss = false;
+    untold_loss = !fail_flush.empty() && always_writes;
     if (fail_flush.empty()) co_return Result<void>();
     const Code code = fail_flush.front();
     fail_flush.pop_front();

@@ -170,7 +170,7 @@ rt::Task<Result<VolumeInfo>> VolumesImpl::resize(std::string name, uint64_t size
     done = co_await pool_.resize_backing(row.backing, row);
     co_await rt::hop(entry->core);
     if (done) entry->volume->grow(row.size_bytes);
-    if (!done && done.error().code() == Code::kFlushLost) entry->volume->loss_was_told();
+    if (!done && done.error().code() == Code::kFlushLost) entry->volume->owe_telling();
     co_await rt::hop(world_.control());
   }
   entry->state = State::kReady;

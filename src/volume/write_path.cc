@@ -56,10 +56,6 @@ constexpr Step first_step(ByteRange range, uint64_t most) {
   return {{range.offset, end - range.offset}, true};
 }
 
-// Not for hosts: the write has changed nothing, and has to begin again with what it needs now.
-constexpr Code kRepeat = Code::kBusy;
-bool is_to_repeat(const Result<void>& done) { return !done && done.error().code() == kRepeat; }
-
 }  // namespace
 
 // Counted from before it asks the tracker until the write has ended, so that the tracker can be
@@ -98,7 +94,7 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
   const ByteRange range{offset, from.size()};
   if (!is_inside(range) || range.length > kMaxRequestBytes) co_return ended(fail(Code::kSize));
   if (range.empty()) co_return Result<void>();
-  const uint64_t losses = own_debtor_.losses;
+  uint64_t losses = own_debtor_.losses;
   if constexpr (planted(Bug::kRealClock)) co_await rt::sleep_for(core_.clock(), clock() % 10);
   {
     // 1. Range lock.
@@ -113,22 +109,27 @@ rt::Task<Result<void>> VolumeImpl::write(uint64_t offset, std::span<const std::b
         if (!back) co_return ended(std::unexpected(std::move(back).error()));
         lock = *std::move(back);
       }
+      if (offset == range.offset) losses = own_debtor_.losses;
       const Piece piece = first_piece(offset, from.data(), from.size());
-      Result<void> stored;
+      Result<Passed> stored;
       if (piece.direct) {
         stored = co_await write_blocks(offset, from.first(piece.length), Holes::kAllowed);
       } else {
         stored = co_await write_bounced(offset, from.data(), piece.length, Holes::kAllowed);
       }
-      is_due = is_to_repeat(stored);
+      if (!stored) co_return ended(std::unexpected(std::move(stored).error()));
+      is_due = *stored == Passed::kNot;
       if (is_due) [[unlikely]]
         continue;
-      if (!stored) co_return ended(std::move(stored));
       offset += piece.length;
       from = from.subspan(piece.length);
     }
   }
-  if (fua) co_return ended(co_await flush_for_fua(losses));
+  if (fua) co_return ended(co_await flush_since(losses));
+  // A flush may have told of a piece of it that was lost while another one was under way: the next
+  // one would not.
+  if (own_debtor_.losses != losses) [[unlikely]]
+    co_return ended(fail(Code::kFlushLost));
   co_return Result<void>();
 }
 
@@ -141,7 +142,7 @@ rt::Task<Result<void>> VolumeImpl::zero(ByteRange range, ZeroFlags flags) {
   if (flags.fast) mode = pool::ZeroMode::kFast;
   const uint64_t losses = own_debtor_.losses;
   Result<void> done = co_await zero_in_order(range, mode);
-  if (done && flags.fua) done = co_await flush_for_fua(losses);
+  if (done && flags.fua) done = co_await flush_since(losses);
   co_return ended(std::move(done));
 }
 
@@ -153,7 +154,7 @@ rt::Task<Result<void>> VolumeImpl::trim(ByteRange range, bool fua) {
   const uint64_t losses = own_debtor_.losses;
   Result<void> done =
       co_await zero_in_order(range.narrowed(kRegionBytes), pool::ZeroMode::kMayUnmap);
-  if (done && fua) done = co_await flush_for_fua(losses);
+  if (done && fua) done = co_await flush_since(losses);
   co_return ended(std::move(done));
 }
 
@@ -166,33 +167,38 @@ rt::Task<Result<void>> VolumeImpl::zero_in_order(ByteRange range, pool::ZeroMode
   if (!is_inside(range)) co_return fail(Code::kSize);  // shrunk while it waited
   const Holes holes = mode == pool::ZeroMode::kKeep ? Holes::kFilled : Holes::kAllowed;
   bool is_due = is_missing(range);
+  const uint64_t begin = range.offset;
+  uint64_t losses = own_debtor_.losses;
   while (!range.empty()) {
     if (is_due) [[unlikely]] {
       lock.release();
       CO_TRY_ASSIGN(lock, co_await lock_and_bring_back(range));
     }
+    if (range.offset == begin) losses = own_debtor_.losses;
     const Step step = first_step(range, step_bytes(mode, tracker_ != nullptr));
-    Result<void> done;
+    Result<Passed> done;
     if (step.blocks) {
       done = co_await zero_blocks(step.range, mode);
     } else {
       done = co_await write_bounced(step.range.offset, nullptr, step.range.length, holes);
     }
-    is_due = is_to_repeat(done);
+    if (!done) co_return std::unexpected(std::move(done).error());
+    is_due = *done == Passed::kNot;
     if (is_due) [[unlikely]]
       continue;
-    CO_TRY(std::move(done));
     range = {step.range.end(), range.end() - step.range.end()};
     // A step over a hole costs nothing and does not suspend; a volume has many.
     if (!range.empty()) co_await rt::yield();
   }
+  if (own_debtor_.losses != losses) co_return fail(Code::kFlushLost);  // as in write()
   co_return Result<void>();
 }
 
 // Completes a part to whole blocks (read, modify, write; the range lock is held) or copies it to
 // aligned memory. At most kBounceBytes with its edges. `from` null: zeroes.
-rt::Task<Result<void>> VolumeImpl::write_bounced(uint64_t offset, const std::byte* from,
-                                                 uint64_t length, Holes holes) {
+rt::Task<Result<VolumeImpl::Passed>> VolumeImpl::write_bounced(uint64_t offset,
+                                                               const std::byte* from,
+                                                               uint64_t length, Holes holes) {
   const ByteRange part{offset, length};
   const ByteRange blocks = part.widened(kBlockBytes);
   const rt::Buffer bounce = core_.buffers().get(blocks.length);
@@ -216,8 +222,9 @@ rt::Task<Result<void>> VolumeImpl::write_bounced(uint64_t offset, const std::byt
 }
 
 // Whole blocks, under their lock.
-rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const std::byte> from,
-                                                Holes holes, Root root) {
+rt::Task<Result<VolumeImpl::Passed>> VolumeImpl::write_blocks(uint64_t offset,
+                                                              std::span<const std::byte> from,
+                                                              Holes holes, Root root) {
   const ByteRange range{offset, from.size()};
   // 2. Extents: mapped, durably. Zeroes into a hole leave it a hole. In a mirror they are hot, too.
   if (!backing_.is_mapped(range)) [[unlikely]] {
@@ -241,14 +248,15 @@ rt::Task<Result<void>> VolumeImpl::write_blocks(uint64_t offset, std::span<const
   const Epoch epoch = planted(Bug::kRootEpochLost) ? pass.epoch() : root.value_or(pass.epoch());
   if (tracker_ != nullptr) [[unlikely]] {
     if (tracker_->refused()) co_return std::unexpected(*tracker_->refused());
-    if (has_to_come_back(range)) co_return fail(kRepeat);
-    co_return co_await write_all(epoch, offset, from);
+    if (has_to_come_back(range)) co_return Passed::kNot;
+    co_return passed(co_await write_all(epoch, offset, from));
   }
-  co_return acknowledge({.own = co_await own_.write(epoch, offset, from)});
+  co_return passed(acknowledge({.own = co_await own_.write(epoch, offset, from)}));
 }
 
 // The same for zeroes.
-rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode mode, Root root) {
+rt::Task<Result<VolumeImpl::Passed>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode mode,
+                                                             Root root) {
   // 2. Extents: only kKeep needs them.
   if (mode == pool::ZeroMode::kKeep && !backing_.is_mapped(range)) {
     CO_TRY(co_await backing_.allocate(range));
@@ -261,17 +269,19 @@ rt::Task<Result<void>> VolumeImpl::zero_blocks(ByteRange range, pool::ZeroMode m
   while (!pass) [[unlikely]] {
     co_await gate_.opening();
     // The volume may have joined its first mirror meanwhile: steps are shorter there.
-    if (marking.is_due()) co_return fail(kRepeat);
+    if (marking.is_due()) co_return Passed::kNot;
     pass = gate_.try_pass();
   }
   // 4. Legs. 5. Acknowledgement rule.
   const Epoch epoch = root.value_or(pass.epoch());
   if (tracker_ != nullptr) [[unlikely]] {
     if (tracker_->refused()) co_return std::unexpected(*tracker_->refused());
-    if (has_to_come_back(range)) co_return fail(kRepeat);
-    co_return co_await zero_all(epoch, range, mode);
+    if (has_to_come_back(range)) co_return Passed::kNot;
+    // A promise for one backing; refused here it would have changed the others.
+    if (mode == pool::ZeroMode::kFast && !legs_.empty()) co_return fail(Code::kNotSupported);
+    co_return passed(co_await zero_all(epoch, range, mode));
   }
-  co_return acknowledge({.own = co_await own_.zero(epoch, range, mode)});
+  co_return passed(acknowledge({.own = co_await own_.zero(epoch, range, mode)}));
 }
 
 rt::Task<Result<void>> VolumeImpl::flush() {
@@ -281,7 +291,7 @@ rt::Task<Result<void>> VolumeImpl::flush() {
 
 // `untold`: of the one who asks. The other one has not been told.
 rt::Task<Result<void>> VolumeImpl::flush_and_tell(bool& untold) {
-  Result<void> done = co_await flush_for_fua(own_debtor_.losses);
+  Result<void> done = co_await flush_since(own_debtor_.losses);
   const bool is_due = std::exchange(untold, false);
   if (done && is_due) done = fail(Code::kFlushLost);
   co_return done;
@@ -291,7 +301,7 @@ rt::Task<Result<void>> VolumeImpl::flush_and_tell(bool& untold) {
 // alone; but others may be lost as well: the next FLUSH has to say so. `losses`: before what this
 // is to make durable was written. Another flush may have met a loss since, of just that; and what
 // was lost at a target may be back here, older, before this one ends.
-rt::Task<Result<void>> VolumeImpl::flush_for_fua(uint64_t losses) {
+rt::Task<Result<void>> VolumeImpl::flush_since(uint64_t losses) {
   Result<void> done = co_await flush_legs();
   if (done && own_debtor_.losses != losses) done = fail(Code::kFlushLost);
   if (!done) untold_ = {.host = true, .above = true};

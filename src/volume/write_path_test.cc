@@ -223,6 +223,15 @@ TEST_F(WritePathTest, AClosedGateHoldsWritesUpButNoReadsAndNoFlushes) {
   EXPECT_EQ(byte_at(0), 2);
 }
 
+// As a device says of EAGAIN and EBUSY. Mutation: a write that has to begin again says kBusy (it
+// never ends).
+TEST_F(WritePathTest, ABackingThatIsBusyFailsTheRequest) {
+  ASSERT_TRUE(finish(volume.write(0, filled(4096, 1), false)));
+  backing.fail_write = backing.fail_zero = Code::kBusy;
+  EXPECT_EQ(finish(volume.write(0, filled(4096, 2), false)).error().code(), Code::kBusy);
+  EXPECT_EQ(finish(volume.zero({0, 4096}, {})).error().code(), Code::kBusy);
+}
+
 TEST_F(WritePathTest, AWriteThatAllocatesIsNotInsideTheGate) {
   backing.hold = true;
   const auto allocating = start(volume.write(0, filled(4096, 1), false));
