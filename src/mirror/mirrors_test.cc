@@ -143,6 +143,20 @@ TEST_F(MirrorsTest, ARestoreInDoubtRefusesAWriteThatHasWaitedForIt) {
   EXPECT_EQ(t.read("p", 0, kMiB), 2);
 }
 
+// It is equal on both sides, and P has it in a cache only. Mutation: missing_from_union() leaves out
+// what is unsafe.
+TEST_F(MirrorsTest, ARestoreAlsoBringsWhatTheSourceCouldStillLose) {
+  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+  make_sync();
+  ASSERT_TRUE(t.write("p", 0, kMiB, 2));
+  ASSERT_TRUE(split({"m"}));
+  ASSERT_TRUE(t.run(t.mirrors->restore({.names = {"m"}})));
+  ASSERT_TRUE(t.reaches("m", Relation::kSplit));
+  faults("/d1").flush_error = 1;
+  EXPECT_TRUE(t.flush("p"));
+  EXPECT_EQ(t.read("p", 0, kMiB), 2);
+}
+
 TEST_F(MirrorsTest, ARestoreThatGoesOnToSyncEndsEqual) {
   ASSERT_TRUE(t.write("p", 0, 4 * kMiB, 1));
   make_sync();

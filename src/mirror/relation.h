@@ -132,7 +132,7 @@ enum class Action : uint8_t {
   kMarkDifference,      // the regions found different get bits
   kMarkMissing,         // bits += missing
   kClearMissing,        // missing := 0
-  kMissingFromUnion,    // missing := P map, S map and both windows
+  kMissingFromUnion,    // missing := P map, S map, and what P could lose or has not
   kMissingDownstream,   // the same regions are to be copied to P's other mirrors
   kClearMaps,           // both change maps are empty
   kClearTargetMap,      //

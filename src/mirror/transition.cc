@@ -291,11 +291,13 @@ rt::Task<> Transition::unite_maps() {
   co_await rt::hop(all_.control_);
 }
 
-// The target has been flushed, and what the source had not is in its map or is overwritten.
+// The target has been flushed. What the source had not, or read elsewhere, it may still lose; a
+// loss would be told, but to hosts of before: the restore promises what the target has.
 rt::Task<> Transition::missing_from_union() {
   ChangeMap next = co_await target_map();
   co_await rt::hop(mirror_.source.core());
   next.unite(mirror_.source.tracker().map(mirror_.bits()));
+  next.unite(mirror_.source.volume().unsafe());
   co_await rt::hop(all_.control_);
   changed_.emplace(mirror_.source.size_bytes()).unite(next);
   next_missing_ = std::move(next);

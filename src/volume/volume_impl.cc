@@ -109,6 +109,16 @@ VolumeStats VolumeImpl::stats() const {
           .repaired = get(counters_.repaired)};
 }
 
+ChangeMap VolumeImpl::unsafe() const {
+  ChangeMap map(size_bytes());
+  own_debtor_.owed.each(
+      [&](HotExtent stretch, uint64_t regions) { map.or_word(stretch, regions); });
+  for (const TargetLeg* leg : legs_) {
+    if (leg->is_missing_any()) map.unite(leg->missing());
+  }
+  return map;
+}
+
 ChangeMap VolumeImpl::mapped() const {
   ChangeMap map(size_bytes());
   for (uint64_t at = 0; at < size_bytes();) {

@@ -164,6 +164,8 @@ class VolumeImpl final : public Volume {
 
   // All that is not a hole here, or is missing.
   ChangeMap mapped() const;
+  // What the own backing could still lose with its cache, or has not.
+  ChangeMap unsafe() const;
   bool is_hole(ByteRange range) const { return backing_.is_hole(range) && !is_missing(range); }
 
   // After a crash, before any volume is destroyed: what goes to targets holds locks there.

@@ -79,6 +79,13 @@ class Window {
   // Is a flush owed: at all, and for which regions of a stretch?
   bool owes() const { return newest_ > flushed_; }
   uint64_t word(HotExtent stretch) const;
+  // f(HotExtent, regions) for all that is owed.
+  template <class F>
+  void each(F f) const {
+    for (const Entry& entry : entries_) {
+      if (const uint64_t regions = owed(entry); regions != 0) f(entry.stretch, regions);
+    }
+  }
 
   uint64_t memory_bytes() const {
     return entries_.capacity() * sizeof(Entry) + index_.capacity() * sizeof(uint32_t) +
