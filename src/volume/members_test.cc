@@ -14,6 +14,7 @@ namespace duplex::volume {
 namespace {
 
 constexpr VolumeNumber kDb{1};
+constexpr MapId kMap{3};
 
 class MembersTest : public testing::Registry {
  protected:
@@ -22,6 +23,17 @@ class MembersTest : public testing::Registry {
     auto member = finish(volumes->join(number, std::move(mirror)));
     EXPECT_TRUE(member) << member.error().describe();
     return **member;
+  }
+  // As the source of a mirror, or a target that was split: what it writes is marked.
+  Member& with_map(Member& member) {
+    on_core_of(member, [&] {
+      member.tracker().add_map(kMap, MapKind::kCopyAway, ChangeMap(member.size_bytes()));
+    });
+    return member;
+  }
+  template <class F>
+  void on_core_of(Member& member, F f) {
+    world.reactor(&member.core() == &world.reactor(0) ? 0 : 1).inside(f);
   }
   void leave(Member& member, std::string mirror = "m1") {
     finish(testing::ended(volumes->leave(member, std::move(mirror))));
@@ -106,18 +118,18 @@ TEST_F(MembersTest, ManyJoinAndLeaveAtOnceAndTheTrackerIsThereForWhoeverIsIn) {
   world.run();
   ASSERT_TRUE(left->has_value() && third->value());
   EXPECT_EQ(third->value().value(), &member);
-  EXPECT_TRUE(write(member, 0));
+  EXPECT_TRUE(write(with_map(member), 0));
   EXPECT_EQ(member.tracker().state(HotExtent(0)), HotSet::State::kHot);
   leave(member, "m3");
 }
 
 // Mutation: no set_tracker() in open_tracker().
 TEST_F(MembersTest, AWriteOfAMemberIsMarkedAndTheMarkOutlivesARestart) {
-  Member& member = join();
+  Member& member = with_map(join());
   ASSERT_TRUE(write(member, 5 * kMiB));
   leave(member);
   // Also by the tracker that the next mirror gets; the first one's marks stay on disk.
-  ASSERT_TRUE(write(join("m2"), 9 * kMiB));
+  ASSERT_TRUE(write(with_map(join("m2")), 9 * kMiB));
   reopen();
   ASSERT_EQ(found.hot.size(), 1u);
   EXPECT_EQ(found.hot[0].volume, kDb);
@@ -131,7 +143,7 @@ TEST_F(MembersTest, AnArrayWithoutMirrorsHasNoMarkLog) {
   close(std::move(opened));
   reopen();
   EXPECT_FALSE(files.exists("/state/marks-1"));
-  ASSERT_TRUE(write(join(), 0));
+  ASSERT_TRUE(write(with_map(join()), 0));
   EXPECT_TRUE(files.exists("/state/marks-1"));
 }
 
@@ -148,6 +160,33 @@ TEST_F(MembersTest, WordsOfItsTrackerAreFoundAfterARestart) {
   ASSERT_EQ(found.maps.size(), 1u);
   EXPECT_EQ(found.maps[0].map, map.value());
   EXPECT_EQ(found.maps[0].words, (std::vector<meta::ExtentWord>{{1, 3}}));
+}
+
+// What a source sends to it has a mark there. Mutation: begin() always asks the tracker.
+TEST_F(MembersTest, AWriteOfAMemberWithoutAMapIsNotMarked) {
+  Member& member = join();
+  ASSERT_TRUE(write(member, 0));
+  EXPECT_EQ(member.tracker().state(HotExtent(0)), HotSet::State::kCold);
+  EXPECT_FALSE(files.exists("/state/marks-1"));
+  ASSERT_TRUE(write(with_map(member), 0));
+  EXPECT_EQ(member.tracker().state(HotExtent(0)), HotSet::State::kHot);
+}
+
+// Mutation: is_due() does not look for a map again.
+TEST_F(MembersTest, AWriteThatWaitedAtTheGateWhileItsVolumeGotAMapIsMarked) {
+  Member& member = join();
+  std::optional<Gate::Closer> closer;
+  core().inside([&] { closer.emplace(member.volume().gate().close()); });
+  const auto written = world.start(core(), write_to(member.volume(), 0));
+  const auto zeroed = world.start(core(), member.volume().zero({4 * kMiB, 4 * kMiB}, {}));
+  world.run();
+  with_map(member);
+  core().inside([&] { closer.reset(); });
+  world.run();
+  EXPECT_TRUE(written->value() && zeroed->value());
+  for (uint64_t e = 0; e < 2; ++e) {
+    EXPECT_EQ(member.tracker().state(HotExtent(e)), HotSet::State::kHot) << e;
+  }
 }
 
 // Mutation: without the counter of Marking the tracker goes under a write that has marked.
@@ -175,7 +214,7 @@ TEST_F(MembersTest, AWriteThatWaitedAtTheGateWhileItsVolumeJoinedIsMarked) {
   const auto written = world.start(core(), write_to(volume, 0));
   const auto zeroed = world.start(core(), volume.zero({4 * kMiB, 12 * kMiB}, {}));
   world.run();
-  Member& member = join();
+  Member& member = with_map(join());
   EXPECT_FALSE(written->has_value());
   core().inside([&] { closer.reset(); });
   world.run();
@@ -198,7 +237,7 @@ TEST_F(MembersTest, ALongZeroThatWaitedAtTheGateGoesOnInStepsThatCanBeMarked) {
   home.inside([&] { closer.emplace(volume.gate().close()); });
   const auto zeroed = world.start(home, volume.zero({0, kGiB}, {}));
   world.run();
-  Member& member = join("m1", VolumeNumber(2));
+  Member& member = with_map(join("m1", VolumeNumber(2)));
   home.inside([&] { closer.reset(); });
   world.run();
   EXPECT_TRUE(zeroed->value());

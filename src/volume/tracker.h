@@ -82,6 +82,7 @@ class Tracker final : private MarkSink {
 
   // Hot set. The write ends, and is in the windows of its legs, before the Use does.
   rt::Task<Result<HotSet::Use>> use(ByteRange range);
+  bool has_maps() const { return !maps_.empty(); }
   // From now on use() fails with `why`: what it would mark, the next start might overwrite.
   void refuse_writes(Error why) { refused_ = std::move(why); }
   const std::optional<Error>& refused() const { return refused_; }

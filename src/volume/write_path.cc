@@ -59,7 +59,8 @@ constexpr Step first_step(ByteRange range, uint64_t most) {
 }  // namespace
 
 // Counted from before it asks the tracker until the write has ended, so that the tracker can be
-// taken away.
+// taken away. A tracker without maps has nothing that a mark could stand for: that is a target that
+// hosts cannot write. What comes from its source has a mark there.
 class VolumeImpl::Marking {
  public:
   explicit Marking(VolumeImpl& volume) : volume_(volume) {}
@@ -71,10 +72,14 @@ class VolumeImpl::Marking {
     if (--volume_.marked_ == 0) volume_.marked_left_.pulse();
   }
 
-  bool is_due() const { return volume_.tracker_ != nullptr && !is_counted_; }
+  bool is_due() const {
+    const Tracker* tracker = volume_.tracker_;
+    return tracker != nullptr && (!is_counted_ || (!use_ && tracker->has_maps()));
+  }
   rt::Task<Result<void>> begin(ByteRange range) {
+    volume_.marked_ += is_counted_ ? 0 : 1;
     is_counted_ = true;
-    ++volume_.marked_;
+    if (!volume_.tracker_->has_maps()) co_return Result<void>();
     auto use = co_await volume_.tracker_->use(range);
     if (!use) co_return std::unexpected(std::move(use).error());
     use_.emplace(*std::move(use));
