@@ -143,8 +143,8 @@ TEST_F(MirrorsTest, ARestoreInDoubtRefusesAWriteThatHasWaitedForIt) {
   EXPECT_EQ(t.read("p", 0, kMiB), 2);
 }
 
-// It is equal on both sides, and P has it in a cache only. Mutation: missing_from_union() leaves out
-// what is unsafe.
+// It is equal on both sides, and P has it in a cache only. Mutation: missing_from_union() leaves
+// out what is unsafe.
 TEST_F(MirrorsTest, ARestoreAlsoBringsWhatTheSourceCouldStillLose) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));
   make_sync();
@@ -155,6 +155,34 @@ TEST_F(MirrorsTest, ARestoreAlsoBringsWhatTheSourceCouldStillLose) {
   faults("/d1").flush_error = 1;
   EXPECT_TRUE(t.flush("p"));
   EXPECT_EQ(t.read("p", 0, kMiB), 2);
+}
+
+// The region that comes back clears its bit, which the restore has just set for it. Mutation:
+// settle_source() does not tell the other targets again.
+TEST(Restore, OfARegionThatComesBackFromAnotherTargetMeanwhileReachesThatOneToo) {
+  for (rt::Micros delay = 0; delay < 400; delay += 3) {
+    testing::TestMirrors t;
+    for (const char* path : {"/d1", "/d2", "/d3"}) t.add_device(path);
+    t.add_volume("p", "d1");
+    t.add_volume("s", "d2");
+    t.add_volume("s2", "d3");
+    ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+    for (const auto& [name, target] : {std::pair("m", "s"), std::pair("m2", "s2")}) {
+      ASSERT_TRUE(t.create(name, "p", target));
+      ASSERT_TRUE(t.reaches(name, Relation::kSync));
+    }
+    ASSERT_TRUE(t.run(t.mirrors->split({.names = {"m2"}, .pairs = {}})));
+    ASSERT_TRUE(t.write("p", 0, kMiB, 2));
+    t.box.disk().find("/d1")->faults.write_error = 1;
+    ASSERT_TRUE(t.write("p", 0, 4096, 3));
+    t.box.disk().find("/d1")->faults.write_error = 0;
+    t.pass(delay);
+    ASSERT_TRUE(t.run(t.mirrors->restore({.names = {"m2"}})));
+    ASSERT_TRUE(t.reaches("m2", Relation::kSplit) && t.reaches("m", Relation::kSync));
+    ASSERT_TRUE(t.run(t.mirrors->split({.names = {"m"}, .pairs = {}})));
+    ASSERT_EQ(t.read("p", 0, kMiB), 1) << delay;
+    ASSERT_EQ(t.read("s", 0, kMiB), 1) << delay;
+  }
 }
 
 TEST_F(MirrorsTest, ARestoreThatGoesOnToSyncEndsEqual) {

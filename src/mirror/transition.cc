@@ -424,17 +424,16 @@ rt::Task<> Transition::record_maps(Ledger& ledger) {
 rt::Task<> Transition::record_downstream(Ledger& ledger) {
   co_await rt::hop(mirror_.source.core());
   volume::Tracker& tracker = mirror_.source.tracker();
-  std::vector<volume::MapId> maps;
   for (Mirror* other : all_.below(mirror_.source.number())) {
     if (other == &mirror_) continue;
-    maps.push_back(other->bits());
+    told_.push_back(other->bits());
     overwritten_.push_back(other->missing());
   }
   const Mirror* above = all_.upstream_of(mirror_.source.number());
-  if (above != nullptr && tracker.has_map(above->behind())) maps.push_back(above->behind());
-  for (const volume::MapId map : maps) add_words(tracker, map, *changed_);
+  if (above != nullptr && tracker.has_map(above->behind())) told_.push_back(above->behind());
+  for (const volume::MapId map : told_) add_words(tracker, map, *changed_);
   co_await rt::hop(all_.control_);
-  for (const volume::MapId map : maps) co_await ledger.add_map(mirror_.source, map);
+  for (const volume::MapId map : told_) co_await ledger.add_map(mirror_.source, map);
   for (const volume::MapId map : overwritten_) {
     co_await ledger.add_map(mirror_.source, map, &*changed_);
   }
@@ -457,6 +456,8 @@ rt::Task<> Transition::settle_source() {
   const uint64_t bytes = mirror_.source.size_bytes();
   if (outcome_.does(Action::kClearMaps)) tracker.replace(mirror_.bits(), ChangeMap(bytes));
   for (const volume::MapId map : overwritten_) tracker.drop(map, *changed_);
+  // What came back from another target meanwhile is equal there no more.
+  for (const volume::MapId map : told_) add_words(tracker, map, *changed_);
   if (next_missing_) tracker.replace(mirror_.missing(), *std::move(next_missing_));
   if (outcome_.does(Action::kClearMissing)) tracker.replace(mirror_.missing(), ChangeMap(bytes));
   for (Mirror* other : downstream_) other->leg->set_mode(Mode::kSendWhereClear);

@@ -96,6 +96,7 @@ class Transition {
   std::vector<Mirror*> downstream_;                // SYNC before, COPYING by a restore
   std::vector<Mirror*> stopped_;                   // their copies: COPYING before and after it
   std::vector<volume::MapId> overwritten_;         // of missing regions, by a restore
+  std::vector<volume::MapId> told_;                // of others, that readers of P find other bytes
   bool misses_ = false;                            // as it was settled
   meta::MirrorRow next_row_;
 };
