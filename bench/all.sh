@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bench/all.sh OUTDIR [DISKDIR]: every figure of docs/FIGURES.md, measured now; at most 18 minutes.
+# bench/all.sh OUTDIR [DISKDIR]: every figure of docs/FIGURES.md, measured now; about 25 minutes.
 # Leaves one Markdown file for each part in OUTDIR, and figures.md with all of them. The files that
 # are measured lie on tmpfs and in DISKDIR (default: OUTDIR), which must be on a disk with 20 GiB free.
 # Run it on a quiet machine. BUILD names another build folder than build/.

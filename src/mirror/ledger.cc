@@ -46,10 +46,7 @@ rt::Task<> Ledger::add_map(volume::Member& of, volume::MapId id, const volume::C
 
 void Ledger::add_map(volume::MapId id, const volume::ChangeMap& map) {
   std::vector<meta::ExtentWord> words;
-  for (auto word = map.next_word(volume::HotExtent(0)); word;
-       word = map.next_word(volume::HotExtent(word->stretch.value() + 1))) {
-    words.push_back(for_disk(*word));
-  }
+  map.each_set_word([&](volume::ChangeMap::Word word) { words.push_back(for_disk(word)); });
   maps_.push_back({.map = id.value(), .words = std::move(words)});
 }
 

@@ -152,13 +152,12 @@ rt::Task<> MirrorsImpl::choose_holders(volume::Member& source) {
   for (const Mirror* mirror : all) {
     const ChangeMap& missing = tracker.map(mirror->missing());
     ChangeMap twice(source.size_bytes());
-    for (auto word = missing.next_word(HotExtent(0)); word;
-         word = missing.next_word(HotExtent(word->stretch.value() + 1))) {
-      const uint64_t regions = word->regions & chosen.word(word->stretch);
-      if (regions == 0) continue;
-      twice.set_word(word->stretch, regions);
-      tracker.or_word(mirror->bits(), word->stretch, regions);
-    }
+    missing.each_set_word([&](ChangeMap::Word word) {
+      const uint64_t regions = word.regions & chosen.word(word.stretch);
+      if (regions == 0) return;
+      twice.set_word(word.stretch, regions);
+      tracker.or_word(mirror->bits(), word.stretch, regions);
+    });
     if (!twice.empty()) tracker.drop(mirror->missing(), twice);
     chosen.unite(tracker.map(mirror->missing()));
   }
@@ -231,10 +230,8 @@ rt::Task<> MirrorsImpl::keep_difference(Mirror& mirror) {
   if (!job || co_await differs(mirror, *job)) co_return;
   co_await rt::hop(mirror.source.core());
   volume::Tracker& tracker = mirror.source.tracker();
-  for (auto word = job->unmarked.next_word(HotExtent(0)); word;
-       word = job->unmarked.next_word(HotExtent(word->stretch.value() + 1))) {
-    tracker.or_word(mirror.bits(), word->stretch, word->regions);
-  }
+  job->unmarked.each_set_word(
+      [&](ChangeMap::Word word) { tracker.or_word(mirror.bits(), word.stretch, word.regions); });
   co_await rt::hop(control_);
 }
 

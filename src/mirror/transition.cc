@@ -36,10 +36,8 @@ bool has_target_map(Relation state) {
 }
 
 void add_words(volume::Tracker& tracker, volume::MapId map, const ChangeMap& more) {
-  for (auto word = more.next_word(volume::HotExtent(0)); word;
-       word = more.next_word(volume::HotExtent(word->stretch.value() + 1))) {
-    tracker.or_word(map, word->stretch, word->regions);
-  }
+  more.each_set_word(
+      [&](ChangeMap::Word word) { tracker.or_word(map, word.stretch, word.regions); });
 }
 
 rt::Task<Result<void>> drain_gate(volume::Member& member, rt::Core& control) {
