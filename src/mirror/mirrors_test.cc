@@ -7,7 +7,18 @@
 namespace duplex::mirror {
 namespace {
 
-class MirrorsTest : public testing::PairTest {};
+class MirrorsTest : public testing::PairTest {
+ protected:
+  // m from p to s on d2, and m2 from p to s2 on d3.
+  void make_two_sync() {
+    t.add_device("/d3");
+    t.add_volume("s2", "d3");
+    ASSERT_TRUE(t.write("p", 0, kMiB, 1));
+    make_sync();
+    ASSERT_TRUE(t.create("m2", "p", "s2"));
+    ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  }
+};
 
 TEST_F(MirrorsTest, CopiesWhatTheSourceHoldsAndKeepsTheTargetEqual) {
   ASSERT_TRUE(t.write("p", 0, kMiB, 1));
@@ -332,12 +343,7 @@ TEST_F(MirrorsTest, AnOwnBackingThatFailsAWriteIsReadFromTheTargetAndRepaired) {
 // The next start may find it split, and its hosts write there what nobody may read here. Mutation:
 // stay_in_doubt() leaves the origins alone.
 TEST_F(MirrorsTest, NothingBecomesMissingAtTheTargetOfACutInDoubt) {
-  t.add_device("/d3");
-  t.add_volume("s2", "d3");
-  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
-  make_sync();
-  ASSERT_TRUE(t.create("m2", "p", "s2"));
-  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  make_two_sync();
   faults("/d1").write_error = 1;
   ASSERT_TRUE(t.write("p", 0, 4096, 2));
   ASSERT_GT(t.show("m").missing_bytes, 0u);
@@ -359,12 +365,7 @@ TEST_F(MirrorsTest, NothingBecomesMissingAtTheTargetOfACutInDoubt) {
 // It had come back from one, was lost again, and is missing at the other one, which got all that
 // was written since. Mutations: choose_holders() ranks by number alone; it drops nothing.
 TEST_F(MirrorsTest, WhatACrashLeavesMissingAtTwoTargetsIsMissingAtTheOneThatTookTheWrites) {
-  t.add_device("/d3");
-  t.add_volume("s2", "d3");
-  ASSERT_TRUE(t.write("p", 0, kMiB, 1));
-  make_sync();
-  ASSERT_TRUE(t.create("m2", "p", "s2"));
-  ASSERT_TRUE(t.reaches("m2", Relation::kSync));
+  make_two_sync();
   faults("/d2").write_error = 1;
   ASSERT_TRUE(t.write("p", 0, 4096, 2));
   ASSERT_TRUE(t.reaches("m", Relation::kSuspended));

@@ -12,7 +12,7 @@ Outcome outcome_of(int nbd) {
 
 Outcome DirectHost::told(const Result<void>& result) {
   if (result) return Outcome::kDone;
-  had_no_space_ |= result.error().code() == Code::kNoSpace;
+  had_fault_ |= result.error().code() != Code::kNoSpace;
   return Outcome::kError;
 }
 

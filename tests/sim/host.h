@@ -45,8 +45,8 @@ class DirectHost : public Host {
   rt::Task<> close() override;
   rt::Core& core() { return open_->volume().core(); }
   bool is_read_only() const { return open_->read_only(); }
-  // A request was refused because the pool was full: no fault of a device.
-  bool had_no_space() const { return had_no_space_; }
+  // A request failed, and not because the pool was full.
+  bool had_fault() const { return had_fault_; }
 
  private:
   Outcome told(const Result<void>& result);
@@ -54,7 +54,7 @@ class DirectHost : public Host {
   rt::Core& control_;
   std::unique_ptr<volume::OpenVolume> open_;
   bool is_cut_off_ = false;  // by an operator: nothing is asked any more
-  bool had_no_space_ = false;
+  bool had_fault_ = false;
 };
 
 class NbdHost : public Host {
