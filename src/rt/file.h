@@ -133,7 +133,7 @@ class SyncFile {
   virtual int write(uint64_t offset, std::span<const std::byte> from) = 0;
   virtual int sync() = 0;
   virtual int truncate(uint64_t bytes) = 0;
-  // Size in bytes or -errno.
+  // Size in bytes or -errno. It may count zeroes behind the last byte written, up to a whole block.
   virtual int64_t size() = 0;
   // Exclusive lock for the life of this object; EWOULDBLOCK when another process has it.
   virtual int lock() = 0;

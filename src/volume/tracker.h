@@ -9,9 +9,9 @@
 //
 // The rule everything here serves: at any instant, each region that could read differently on the
 // two sides after a power cut is marked, or set in a durable word, or both. So:
-// 1. A stretch is marked before the first write into it (use()) and cools only when no write is
-//    in it, no leg owes a flush for it, and in one record with its words. A leg whose flush fails
-//    has put its window into maps by then, and goes on owing.
+// 1. While there are maps, a stretch is marked before the first write into it (use()). It cools
+//    only when no write is in it, no leg owes a flush for it, and in one record with its words. A
+//    leg whose flush fails has put its window into maps by then, and goes on owing.
 // 2. A bit cleared in memory stays on disk while its region is being copied, and after that until
 //    the leg it was copied to has flushed, and the one it was read from if that owed it ("held").
 // 3. A bit that has left the disk comes back only with set() or or_word().

@@ -100,7 +100,8 @@ rt::Task<> MirrorScene::compare_sides() {
   }
 }
 
-// P5. From the root on, so that what one brings is counted with the next.
+// P5. From the root on, so that what one brings is counted with the next. Mutation: unite_maps()
+// sets every bit.
 rt::Task<> MirrorScene::resync_counting() {
   for (const Mirror& one : mirrors_) {
     const auto infos = co_await array_->mirrors().list();

@@ -264,6 +264,7 @@ rt::Task<> MirrorScene::change_group(size_t index) {
   }
 }
 
+// Mutation: add_to_group() forgets who was in it.
 void MirrorScene::compare_group() {
   const auto group = array_->mirrors().group(kGroup);
   const auto is_it = [&](const Names& names) {
